@@ -1,0 +1,225 @@
+package netstack
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// forwarderLimit is far above what admission lets through: gVisor's forwarder
+// has a limit that cannot be changed and knows no destinations, so tcpbox
+// counts in front of it.
+const forwarderLimit = 1 << 20
+
+// admission decides which SYNs become Requests. Two things are limited, apart
+// from each other, so that destinations that never answer do not starve those
+// that do:
+//
+//	pending    Requests that nobody has ended yet: a dial in progress.
+//	           In all, and half of that for one destination.
+//	half-open  handshakes in SYN-RECEIVED: the SYN backlog.
+//
+// A SYN over a limit is dropped and counted; the guest's kernel asks again.
+type admission struct {
+	stack      *Stack
+	maxPending int
+	backlog    atomic.Int64
+	halfOpen   atomic.Int64
+	pendings   atomic.Int64
+
+	mu      sync.Mutex
+	pending map[gvstack.TransportEndpointID]*pendingSYN
+	perDst  map[netip.AddrPort]int
+	closed  bool
+}
+
+// A pendingSYN is a connection that the guest has asked for and that has no
+// endpoint yet.
+type pendingSYN struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	dst     netip.AddrPort
+	syn     []byte // its IP and TCP header, which an ICMP error quotes
+	waiting bool   // counts as pending; guarded by admission.mu
+	last    tcpip.MonotonicTime
+	gap     time.Duration // between the last two SYNs
+}
+
+// firstRetransmission is the guest's first wait for a SYN-ACK (RFC 6298,
+// section 2.1: one second).
+const firstRetransmission = time.Second
+
+func newAdmission(s *Stack, maxPending int) *admission {
+	return &admission{
+		stack:      s,
+		maxPending: maxPending,
+		pending:    make(map[gvstack.TransportEndpointID]*pendingSYN),
+		perDst:     make(map[netip.AddrPort]int),
+	}
+}
+
+// handle takes each TCP segment that belongs to no endpoint. It reports false
+// if gVisor is to answer it, which it does with an RST.
+func (a *admission) handle(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuffer) bool {
+	tcpHdr := header.TCP(pkt.TransportHeader().Slice())
+	if len(tcpHdr) < header.TCPMinimumSize {
+		return true
+	}
+	if flags := tcpHdr.Flags(); flags&header.TCPFlagSyn == 0 || flags&(header.TCPFlagAck|header.TCPFlagRst) != 0 {
+		return false
+	}
+	if !a.admit(id, pkt) {
+		return true
+	}
+	if !a.stack.forwarder.HandlePacket(id, pkt) {
+		a.done(id) // a malformed segment
+	}
+	return true
+}
+
+// admit records the SYN as pending. It reports false if the SYN goes no
+// further: a retransmission, or over a limit.
+func (a *admission) admit(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuffer) bool {
+	now := a.stack.clock.NowMonotonic()
+	dst := localOf(id)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
+	if p := a.pending[id]; p != nil {
+		p.gap = now.Sub(p.last)
+		p.last = now
+		return false
+	}
+	c := &a.stack.counters
+	switch {
+	case a.halfOpen.Load() >= a.backlog.Load():
+		c.dropBacklog.Add(1)
+		return false
+	case int(a.pendings.Load()) >= a.maxPending:
+		c.dropPending.Add(1)
+		return false
+	case a.perDst[dst] >= max(1, a.maxPending/2):
+		c.dropPerDst.Add(1)
+		return false
+	}
+	p := &pendingSYN{dst: dst, waiting: true, last: now}
+	p.ctx, p.cancel = context.WithCancel(a.stack.ctx)
+	p.syn = append(p.syn, pkt.NetworkHeader().Slice()...)
+	p.syn = append(p.syn, pkt.TransportHeader().Slice()...)
+	a.pending[id] = p
+	a.perDst[dst]++
+	a.pendings.Add(1)
+	return true
+}
+
+// find returns the pending SYN of a 4-tuple.
+func (a *admission) find(id gvstack.TransportEndpointID) *pendingSYN {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.pending[id]
+}
+
+// stopWaitingLocked takes p out of what is limited as pending.
+func (a *admission) stopWaitingLocked(p *pendingSYN) {
+	if !p.waiting {
+		return
+	}
+	p.waiting = false
+	a.pendings.Add(-1)
+	if a.perDst[p.dst]--; a.perDst[p.dst] <= 0 {
+		delete(a.perDst, p.dst)
+	}
+}
+
+// enterHalfOpen moves p from pending to half-open, unless the backlog is full.
+func (a *admission) enterHalfOpen(p *pendingSYN) bool {
+	a.mu.Lock()
+	a.stopWaitingLocked(p)
+	a.mu.Unlock()
+	for {
+		n := a.halfOpen.Load()
+		if n >= a.backlog.Load() {
+			a.stack.counters.dropBacklog.Add(1)
+			return false
+		}
+		if a.halfOpen.CompareAndSwap(n, n+1) {
+			a.stack.counters.raisePeak(n + 1)
+			return true
+		}
+	}
+}
+
+func (a *admission) leaveHalfOpen() { a.halfOpen.Add(-1) }
+
+// done forgets a pending SYN: its Request has ended.
+func (a *admission) done(id gvstack.TransportEndpointID) {
+	a.mu.Lock()
+	p := a.pending[id]
+	delete(a.pending, id)
+	if p != nil {
+		a.stopWaitingLocked(p)
+	}
+	a.mu.Unlock()
+	if p != nil {
+		p.cancel()
+	}
+}
+
+// resetBeforeAccept gives up the dial of a guest that has sent RST.
+func (a *admission) resetBeforeAccept(id gvstack.TransportEndpointID) {
+	if p := a.find(id); p != nil {
+		p.cancel()
+	}
+}
+
+// giveUpSilent gives up the dials whose guest has stopped asking: no SYN for
+// twice the time in which the next one was due. A guest's kernel doubles its
+// wait each time; the first few waits may be equal (tcp_syn_linear_timeouts).
+func (a *admission) giveUpSilent() {
+	now := a.stack.clock.NowMonotonic()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, p := range a.pending {
+		due := max(firstRetransmission, 2*p.gap)
+		if p.waiting && now.Sub(p.last) > 2*due {
+			a.stack.counters.givenUp.Add(1)
+			p.cancel()
+		}
+	}
+}
+
+// close lets no more SYNs in and cancels all that are pending.
+func (a *admission) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = true
+	for _, p := range a.pending {
+		p.cancel()
+	}
+}
+
+// handler is gVisor's forwarder calling, in a goroutine of its own, once for
+// each admitted SYN.
+func (a *admission) handler(fr *tcp.ForwarderRequest) {
+	id := fr.ID()
+	p := a.find(id)
+	if p == nil { // the Stack is closing
+		fr.Complete(false)
+		return
+	}
+	r := &Request{
+		stack: a.stack, fr: fr, id: id, pending: p,
+		conn: a.stack.tracker.newConn(), src: remoteOf(id), dst: localOf(id),
+	}
+	defer r.Drop() // if OnSYN has not ended it
+	a.stack.onSYN(r)
+}

@@ -1,0 +1,88 @@
+package netstack
+
+import (
+	"time"
+
+	"tcpbox/stack/tcpstate"
+)
+
+func bySegment(which string) tcpstate.Cause {
+	return tcpstate.Cause{Kind: tcpstate.BySegment, Which: which}
+}
+
+func byTimer(which string) tcpstate.Cause {
+	return tcpstate.Cause{Kind: tcpstate.ByTimer, Which: which}
+}
+
+// causeLocked tells what made the endpoint go from from to to. failed says
+// that it ended with an error, and age is how long from had lasted. RFC 9293
+// leaves most transitions a single cause; the ends of a connection are told
+// apart by what was seen before them.
+func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Duration, v via) tcpstate.Cause {
+	type edge struct{ from, to tcpstate.State }
+	switch (edge{from, to}) {
+	case edge{tcpstate.Closed, tcpstate.SynSent}:
+		return tcpstate.Cause{Kind: tcpstate.ByCall, Which: "connect"}
+	case edge{tcpstate.Closed, tcpstate.SynReceived}, edge{tcpstate.SynSent, tcpstate.SynReceived}:
+		return bySegment("SYN")
+	case edge{tcpstate.SynSent, tcpstate.Established}:
+		return bySegment("SYN-ACK")
+	case edge{tcpstate.SynReceived, tcpstate.Established},
+		edge{tcpstate.FinWait1, tcpstate.FinWait2},
+		edge{tcpstate.Closing, tcpstate.TimeWait}:
+		return bySegment("ACK")
+	case edge{tcpstate.Established, tcpstate.CloseWait},
+		edge{tcpstate.SynReceived, tcpstate.CloseWait},
+		edge{tcpstate.FinWait1, tcpstate.Closing},
+		edge{tcpstate.FinWait2, tcpstate.TimeWait}:
+		return bySegment("FIN")
+	case edge{tcpstate.FinWait1, tcpstate.TimeWait}:
+		return bySegment("FIN-ACK")
+	case edge{tcpstate.Established, tcpstate.FinWait1}, edge{tcpstate.CloseWait, tcpstate.LastAck}:
+		if c := call(r.call.Load()); c == callShutdown || c == callClose {
+			return tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[c]}
+		}
+		return tcpstate.Cause{Kind: tcpstate.ByCall}
+	}
+	if to == tcpstate.Closed {
+		return r.endLocked(from, failed, age, v)
+	}
+	return tcpstate.Cause{}
+}
+
+// endLocked tells what ended the endpoint.
+func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, v via) tcpstate.Cause {
+	if e := ending(r.policy.Load()); e != endNone {
+		return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: endingNames[e]}
+	}
+	if !failed {
+		switch from {
+		case tcpstate.LastAck:
+			return bySegment("ACK")
+		case tcpstate.CloseWait:
+			return bySegment("RST")
+		case tcpstate.FinWait2:
+			return byTimer("fin-wait-2")
+		case tcpstate.TimeWait:
+			// An active open may take the 4-tuple over before its time.
+			if age >= r.tw.timeout {
+				return byTimer("time-wait")
+			}
+			return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "time-wait.reuse"}
+		}
+		return tcpstate.Cause{}
+	}
+	switch c := call(r.call.Load()); {
+	case r.rstIn.Load():
+		return bySegment("RST")
+	case c == callAbort:
+		return tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[c]}
+	case v == viaCall || r.rstOut.Load() && c == callClose && from != tcpstate.FinWait2 && from != tcpstate.FinWait1:
+		// close with unread data resets (RFC 2525, section 2.17)
+		return tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[c]}
+	case r.rstOut.Load():
+		return bySegment("unacceptable") // answered with an RST
+	}
+	// Nothing arrived and nobody called: a segment was sent in vain too often.
+	return byTimer("retransmission")
+}

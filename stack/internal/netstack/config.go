@@ -1,0 +1,67 @@
+package netstack
+
+import (
+	"net/netip"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+
+	"tcpbox/stack/tcpstate"
+	"tcpbox/tun"
+)
+
+// Defaults of Config.
+const (
+	DefaultSYNBacklog  = 1024
+	DefaultMaxPending  = 8192
+	DefaultTimeWait    = 60 * time.Second // as Linux, TCP_TIMEWAIT_LEN
+	DefaultFINTimeout  = 60 * time.Second // as Linux, net.ipv4.tcp_fin_timeout
+	bufferSizeBytes    = 1 << 20
+	maxBufferSizeBytes = 4 << 20
+)
+
+// Config is what New needs. The zero value of a field means its default.
+type Config struct {
+	// Device carries the guest's packets. The Stack reads it from Run on and
+	// closes it in Close.
+	Device tun.Device
+
+	// Addrs are the stack's own addresses, the guest's gateways. The stack
+	// answers pings to them.
+	Addrs []netip.Addr
+
+	// Guest are the prefixes a packet from the guest may come from; others are
+	// dropped and counted. Empty means every source.
+	Guest []netip.Prefix
+
+	// OnSYN is called in a goroutine of its own for each connection the guest
+	// asks for, once per connection. It must end the Request with one of its
+	// methods.
+	OnSYN func(*Request)
+
+	// OnOther is called for a UDP datagram or an echo request that nothing in
+	// the stack takes. The stack has answered it with an ICMP error. It must
+	// not block. Nil means nobody asks.
+	OnOther func(Other)
+
+	// Sink takes every TCP state transition. It is called under locks; see
+	// tcpstate.Sink. Nil means that no one asks.
+	Sink tcpstate.Sink
+
+	// SYNBacklog is the largest number of half-open handshakes, that is of
+	// endpoints in SYN-RECEIVED. Zero means DefaultSYNBacklog.
+	SYNBacklog int
+
+	// MaxPending is the largest number of Requests not yet ended, and half of
+	// it the largest number for one destination. Zero means DefaultMaxPending.
+	MaxPending int
+
+	// Clock drives all timers. Nil means the system's clock.
+	Clock tcpip.Clock
+}
+
+// Other is a packet that is not TCP and that nothing in the stack takes.
+type Other struct {
+	UDP      bool // else an ICMP echo request
+	Src, Dst netip.AddrPort
+}

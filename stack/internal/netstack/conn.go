@@ -1,0 +1,243 @@
+package netstack
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"tcpbox/stack/tcpstate"
+)
+
+// Conn is a connection with the guest: a net.Conn whose errors are errnos
+// (syscall.ECONNRESET for an RST), with a relay's CloseWrite and Reset, and
+// with WriteTo and ReadFrom that move bytes without a buffer in between.
+//
+// One goroutine may read while another writes; the closing methods may be
+// called at any time.
+type Conn struct {
+	stack *Stack
+	ep    *tcp.Endpoint
+	rec   *record
+
+	readable, writable wakeup
+	readMu, writeMu    sync.Mutex
+	readBy, writeBy    deadline
+	closed             atomic.Bool
+	gone               chan struct{} // closed when the endpoint is CLOSED
+	goneOnce           sync.Once
+}
+
+var _ net.Conn = (*Conn)(nil)
+
+// A wakeup is a queue entry that remembers one event until it is waited for.
+type wakeup struct {
+	waiter.Entry
+	ch chan struct{}
+}
+
+func (w *wakeup) register(wq *waiter.Queue, mask waiter.EventMask) {
+	w.ch = make(chan struct{}, 1)
+	w.Init(w, mask)
+	wq.EventRegister(&w.Entry)
+}
+
+// NotifyEvent implements waiter.EventListener; it is called under the
+// endpoint's lock.
+func (w *wakeup) NotifyEvent(waiter.EventMask) {
+	select {
+	case w.ch <- struct{}{}:
+	default:
+	}
+}
+
+func newConn(s *Stack, ep *tcp.Endpoint, wq *waiter.Queue, rec *record) *Conn {
+	c := &Conn{stack: s, ep: ep, rec: rec, gone: make(chan struct{})}
+	c.readable.register(wq, waiter.ReadableEvents|waiter.EventErr|waiter.EventHUp|waiter.EventRdHUp)
+	c.writable.register(wq, waiter.WritableEvents|waiter.EventErr|waiter.EventHUp)
+	// Nagle's algorithm would wait for an ACK that the sender of the bytes, on
+	// the other side of the relay, has long seen.
+	ep.SocketOptions().SetDelayOption(false)
+	return c
+}
+
+// ID is the connection's number.
+func (c *Conn) ID() tcpstate.Conn { return c.rec.id }
+
+// LocalAddr is the stack's end: where the guest connected to.
+func (c *Conn) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(c.rec.local) }
+
+// RemoteAddr is the guest's end.
+func (c *Conn) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.rec.remote) }
+
+// Local and Remote are the same as values.
+func (c *Conn) Local() netip.AddrPort { return c.rec.local }
+
+// Remote is the guest's end.
+func (c *Conn) Remote() netip.AddrPort { return c.rec.remote }
+
+// sliceWriter lets gVisor write what it read into a slice.
+type sliceWriter struct {
+	p []byte
+	n int
+}
+
+func (w *sliceWriter) Write(p []byte) (int, error) {
+	n := copy(w.p[w.n:], p)
+	w.n += n
+	if n < len(p) {
+		return n, io.ErrShortWrite
+	}
+	return n, nil
+}
+
+// Read implements net.Conn. io.EOF is the guest's FIN, ECONNRESET its RST.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	for {
+		if c.closed.Load() {
+			return 0, net.ErrClosed
+		}
+		if c.readBy.passed() {
+			return 0, os.ErrDeadlineExceeded
+		}
+		w := sliceWriter{p: p}
+		_, err := c.ep.Read(&w, tcpip.ReadOptions{})
+		if w.n > 0 {
+			return w.n, nil
+		}
+		if _, block := err.(*tcpip.ErrWouldBlock); !block {
+			return 0, errnoOf(err)
+		}
+		if err := c.wait(c.readable.ch, &c.readBy); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Write implements net.Conn. It returns when all of p is in the send buffer,
+// or with EPIPE after CloseWrite, or ECONNRESET.
+func (c *Conn) Write(p []byte) (int, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	return c.writeLocked(p)
+}
+
+func (c *Conn) writeLocked(p []byte) (int, error) {
+	done := 0
+	for done < len(p) {
+		if c.closed.Load() {
+			return done, net.ErrClosed
+		}
+		if c.writeBy.passed() {
+			return done, os.ErrDeadlineExceeded
+		}
+		var r bytes.Reader
+		r.Reset(p[done:])
+		n, err := c.ep.Write(&r, tcpip.WriteOptions{})
+		done += int(n)
+		if err == nil {
+			continue
+		}
+		if _, block := err.(*tcpip.ErrWouldBlock); !block {
+			return done, errnoOf(err)
+		}
+		if err := c.wait(c.writable.ch, &c.writeBy); err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// wait waits for an event or a deadline.
+func (c *Conn) wait(event <-chan struct{}, by *deadline) error {
+	select {
+	case <-event:
+		return nil
+	case <-by.wait():
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// CloseWrite sends FIN after all that was written. It is safe to call twice.
+func (c *Conn) CloseWrite() error {
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	c.rec.call.CompareAndSwap(uint32(callNone), uint32(callShutdown))
+	err := c.ep.Shutdown(tcpip.ShutdownWrite)
+	c.stack.tracker.observe(c.rec, viaCall)
+	if err != nil {
+		return errnoOf(err)
+	}
+	return nil
+}
+
+// Close closes both directions: FIN after all that was written, or RST if the
+// guest has sent bytes that nobody has read (RFC 2525, section 2.17). It is
+// safe to call twice.
+func (c *Conn) Close() error {
+	if !c.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	c.rec.call.Store(uint32(callClose))
+	c.ep.Close()
+	c.stack.tracker.observe(c.rec, viaCall)
+	c.wake()
+	return nil
+}
+
+// Reset sends RST and releases the connection. After Close it does nothing.
+func (c *Conn) Reset() error {
+	if !c.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	if c.rec.state() == tcpstate.TimeWait {
+		// All has been said; an RST would only end the guest's LAST-ACK.
+		c.ep.Close()
+		c.wake()
+		return nil
+	}
+	c.rec.call.Store(uint32(callAbort))
+	c.ep.Abort()
+	c.stack.tracker.observe(c.rec, viaCall)
+	c.wake()
+	return nil
+}
+
+// wake lets a blocked Read or Write see that the connection is closed.
+func (c *Conn) wake() {
+	c.readable.NotifyEvent(0)
+	c.writable.NotifyEvent(0)
+}
+
+// SetDeadline implements net.Conn.
+func (c *Conn) SetDeadline(t time.Time) error {
+	c.readBy.set(t)
+	c.writeBy.set(t)
+	return nil
+}
+
+// SetReadDeadline implements net.Conn.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.readBy.set(t)
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.writeBy.set(t)
+	return nil
+}

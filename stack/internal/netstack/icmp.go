@@ -1,0 +1,94 @@
+package netstack
+
+import (
+	"net/netip"
+
+	"golang.org/x/time/rate"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"tcpbox/tun"
+	"tcpbox/tun/packet"
+)
+
+// icmpPerSecond and icmpBurst bound the ICMP errors that the guest can provoke
+// (RFC 1812, section 4.3.2.8; RFC 4443, section 2.4 f).
+const (
+	icmpPerSecond = 1000
+	icmpBurst     = 200
+)
+
+func newICMPLimiter() *rate.Limiter { return rate.NewLimiter(icmpPerSecond, icmpBurst) }
+
+// unreachable answers a packet of the guest with an ICMP error from the
+// stack's own address.
+func (s *Stack) unreachable(orig []byte, kind packet.Kind, dst netip.Addr) {
+	if !s.icmpLimit.AllowN(s.clock.Now(), 1) {
+		s.counters.icmpLimited.Add(1)
+		return
+	}
+	from := dst // without an address of the family, speak as the destination
+	for _, a := range s.addrs {
+		if a.Is4() == dst.Is4() {
+			from = a
+			break
+		}
+	}
+	if answer := packet.Unreachable(nil, orig, kind, from); answer != nil {
+		if err := s.link.dev.Write([][]byte{answer}, tun.Offload{}); err != nil {
+			s.counters.writeErrors.Add(1)
+		}
+	}
+}
+
+// ingressICMP refuses echo requests to everything but the stack itself. gVisor
+// would answer for every address, for its interface takes all of them.
+func (s *Stack) ingressICMP(pkt []byte, h headers) ingressVerdict {
+	if h.fragment || len(pkt) <= h.length {
+		return pass
+	}
+	const echo4, echo6 = 8, 128
+	is4 := h.proto == uint8(header.ICMPv4ProtocolNumber)
+	if t := pkt[h.length]; is4 && t != echo4 || !is4 && t != echo6 {
+		return pass
+	}
+	if s.owns(h.dst) {
+		return pass
+	}
+	s.refuseOther(Other{Src: netip.AddrPortFrom(h.src, 0), Dst: netip.AddrPortFrom(h.dst, 0)}, pkt)
+	return drop
+}
+
+// handleUDP takes the datagrams that no endpoint of the stack takes.
+func (s *Stack) handleUDP(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuffer) bool {
+	orig := make([]byte, 0, 128)
+	orig = append(orig, pkt.NetworkHeader().Slice()...)
+	orig = append(orig, pkt.TransportHeader().Slice()...)
+	s.refuseOther(Other{UDP: true, Src: remoteOf(id), Dst: localOf(id)}, orig)
+	return true
+}
+
+// refuseOther answers with "administratively prohibited": there is a host, and
+// tcpbox does not carry this protocol to it. To its own addresses it says that
+// the port is closed.
+func (s *Stack) refuseOther(o Other, orig []byte) {
+	s.counters.refusedOther.Add(1)
+	kind := packet.Prohibited
+	if s.owns(o.Dst.Addr()) {
+		kind = packet.PortUnreachable
+	}
+	s.unreachable(orig, kind, o.Dst.Addr())
+	if s.onOther != nil && kind == packet.Prohibited {
+		s.onOther(o)
+	}
+}
+
+// owns reports whether a is one of the stack's own addresses.
+func (s *Stack) owns(a netip.Addr) bool {
+	for _, own := range s.addrs {
+		if own == a {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,216 @@
+package netstack
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/time/rate"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"tcpbox/stack/tcpstate"
+)
+
+// Stack is one embedded TCP/IP stack on one device.
+type Stack struct {
+	ns        *gvstack.Stack
+	clock     tcpip.Clock
+	link      *link
+	tracker   *tracker
+	admission *admission
+	forwarder *tcp.Forwarder
+	timeWait  *timeWaitOptions
+	counters  counters
+	icmpLimit *rate.Limiter
+	addrs     []netip.Addr
+	guest     []netip.Prefix
+	onSYN     func(*Request)
+	onOther   func(Other)
+
+	ctx    context.Context // ends in Close
+	cancel context.CancelFunc
+
+	runMu   sync.Mutex
+	running sync.WaitGroup
+	closed  bool
+}
+
+// New makes a Stack. It owns cfg.Device from then on, also when it fails.
+// Nothing is read from the device before Run.
+func New(cfg Config) (*Stack, error) {
+	s := &Stack{
+		clock: cfg.Clock, icmpLimit: newICMPLimiter(),
+		addrs: cfg.Addrs, guest: cfg.Guest, onSYN: cfg.OnSYN, onOther: cfg.OnOther,
+		timeWait: &timeWaitOptions{},
+	}
+	if s.clock == nil {
+		s.clock = tcpip.NewStdClock()
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.tracker = newTracker(s.clock, cfg.Sink, s.timeWait)
+	s.tracker.unpark = s.redeliver
+	if cfg.MaxPending == 0 {
+		cfg.MaxPending = DefaultMaxPending
+	}
+	if cfg.SYNBacklog == 0 {
+		cfg.SYNBacklog = DefaultSYNBacklog
+	}
+	s.admission = newAdmission(s, cfg.MaxPending)
+	s.SetSYNBacklog(cfg.SYNBacklog)
+	s.link = newLink(cfg.Device, s)
+	if err := s.build(); err != nil {
+		s.cancel()
+		_ = cfg.Device.Close()
+		return nil, fmt.Errorf("netstack: %w", err)
+	}
+	return s, nil
+}
+
+// build assembles gVisor. Handlers and probe come before the interface, for
+// gVisor does not synchronise them with packets.
+func (s *Stack) build() error {
+	s.ns = gvstack.New(gvstack.Options{
+		NetworkProtocols: []gvstack.NetworkProtocolFactory{
+			ipv4.NewProtocol,
+			// A TUN has neither neighbours nor routers: no solicitations.
+			ipv6.NewProtocolWithOptions(ipv6.Options{}),
+		},
+		TransportProtocols: []gvstack.TransportProtocolFactory{
+			tcp.NewProtocolProbe(s.tracker.probe), udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
+		},
+		Clock: s.clock,
+	})
+	s.tracker.stack = s.ns
+	if err := s.setDefaults(); err != nil {
+		return err
+	}
+	s.forwarder = tcp.NewForwarder(s.ns, bufferSizeBytes, forwarderLimit, s.admission.handler)
+	s.ns.SetTransportProtocolHandler(tcp.ProtocolNumber, s.admission.handle)
+	s.ns.SetTransportProtocolHandler(udp.ProtocolNumber, s.handleUDP)
+	if err := s.ns.CreateNIC(nicID, s.link); err != nil {
+		return fmt.Errorf("create the interface: %v", err)
+	}
+	// Every address is the stack's: it stands for the whole world.
+	if err := s.ns.SetPromiscuousMode(nicID, true); err != nil {
+		return fmt.Errorf("take every address: %v", err)
+	}
+	if err := s.ns.SetSpoofing(nicID, true); err != nil {
+		return fmt.Errorf("speak as every address: %v", err)
+	}
+	for _, a := range s.addrs {
+		pa := tcpip.ProtocolAddress{Protocol: netProtoOf(a), AddressWithPrefix: toAddr(a).WithPrefix()}
+		if err := s.ns.AddProtocolAddress(nicID, pa, gvstack.AddressProperties{}); err != nil {
+			return fmt.Errorf("add address %v: %v", a, err)
+		}
+	}
+	s.ns.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nicID},
+		{Destination: header.IPv6EmptySubnet, NIC: nicID},
+	})
+	return nil
+}
+
+// Run carries packets until the Stack is closed (nil), or the device is gone
+// (tun.ErrGone) or fails. It is called once.
+func (s *Stack) Run() error {
+	s.runMu.Lock()
+	if s.closed {
+		s.runMu.Unlock()
+		return nil
+	}
+	s.running.Add(2)
+	s.runMu.Unlock()
+	go s.sweep()
+	defer s.running.Done()
+	return s.link.run()
+}
+
+// Close resets all connections, closes the device and returns when everything
+// has ended. It is safe to call twice.
+func (s *Stack) Close() error {
+	s.runMu.Lock()
+	already := s.closed
+	s.closed = true
+	s.runMu.Unlock()
+	if already {
+		return nil
+	}
+	s.admission.close()
+	s.cancel()
+	for _, r := range s.tracker.snapshot() {
+		r.policy.CompareAndSwap(uint32(endNone), uint32(endStopped))
+	}
+	s.ns.Close()
+	err := s.link.dev.Close()
+	s.running.Wait()
+	s.ns.Wait()
+	s.ns.Destroy()
+	return err
+}
+
+// sweepEvery is how often the sweeper looks, on the Stack's clock.
+const sweepEvery = time.Second
+
+// sweep looks at all endpoints once a second. It finds nothing new, the
+// tracker having been told of everything; it ends what gVisor would keep for
+// ever, and dials that nobody waits for.
+func (s *Stack) sweep() {
+	defer s.running.Done()
+	tick := make(chan struct{}, 1)
+	timer := s.clock.AfterFunc(sweepEvery, func() { tick <- struct{}{} })
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick:
+		}
+		s.sweepOnce()
+		timer.Reset(sweepEvery)
+	}
+}
+
+func (s *Stack) sweepOnce() {
+	now := s.clock.Now()
+	for _, r := range s.tracker.snapshot() {
+		s.tracker.observe(r, viaSweep)
+		// CLOSING has no timer in gVisor: when the ACK of our FIN overtakes the
+		// guest's FIN, it lasts for ever.
+		r.mu.Lock()
+		stuck := r.state() == tcpstate.Closing && now.Sub(r.since) > max(s.timeWait.timeout(), time.Minute)
+		r.mu.Unlock()
+		if stuck {
+			s.end(r, endOrphan)
+			s.counters.orphansEnded.Add(1)
+		}
+	}
+	s.admission.giveUpSilent()
+}
+
+// Listening logs that a host inside the stack listens on local, and returns
+// what logs that it has ended.
+func (s *Stack) Listening(local netip.AddrPort) (ended func()) {
+	return s.tracker.listening(s.tracker.newConn(), tcpstate.Transition{Local: local})
+}
+
+// ListenUDP opens a socket on one of the stack's addresses.
+func (s *Stack) ListenUDP(local netip.AddrPort) (net.PacketConn, error) {
+	fa := fullAddr(local)
+	c, err := gonet.DialUDP(s.ns, &fa, nil, netProtoOf(local.Addr()))
+	if err != nil {
+		return nil, fmt.Errorf("netstack: listen on udp %v: %w", local, syscall.EADDRINUSE)
+	}
+	return c, nil
+}

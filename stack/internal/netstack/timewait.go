@@ -1,0 +1,129 @@
+package netstack
+
+import (
+	"sync/atomic"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+
+	"tcpbox/stack/tcpstate"
+)
+
+// timeWaitOptions are the knobs of TIME-WAIT that the tracker needs to know.
+type timeWaitOptions struct {
+	timeoutNanos atomic.Int64
+}
+
+func (o *timeWaitOptions) timeout() time.Duration { return time.Duration(o.timeoutNanos.Load()) }
+
+// twFacts is what a TIME-WAIT remembers of its connection so that a SYN on its
+// 4-tuple can be judged.
+type twFacts struct {
+	known      bool
+	rcvNxt     uint32
+	timestamps bool
+	recentTS   uint32
+	since      tcpip.MonotonicTime
+	timeout    time.Duration // in force when TIME-WAIT began
+}
+
+// pawsIdle is how long a remembered timestamp means something (RFC 7323,
+// section 5.5: 24 days).
+const pawsIdle = 24 * 24 * time.Hour
+
+// newer reports whether a SYN opens a new incarnation of the connection: its
+// timestamp is newer than the last one seen, or its sequence number is beyond
+// all that were used (RFC 6191, section 2; the decision is Linux's, a SYN with
+// an older timestamp is never newer).
+func (f *twFacts) newer(seq uint32, hasTS bool, tsval uint32, now tcpip.MonotonicTime) bool {
+	if !f.known {
+		return false
+	}
+	if hasTS && f.timestamps && now.Sub(f.since) < pawsIdle {
+		if d := int32(tsval - f.recentTS); d != 0 {
+			return d > 0
+		}
+	}
+	return int32(seq-f.rcvNxt) > 0
+}
+
+// synOnRecord handles a SYN from the guest on a 4-tuple that has a record. It
+// reports whether the packet is to be delivered to gVisor, possibly changed.
+//
+// gVisor gives a SYN in TIME-WAIT to a listening endpoint only; behind a
+// forwarder it would drop it, and the guest would stall until TIME-WAIT ends.
+// A Linux server opens a connection for a newer SYN and answers an older one
+// with an ACK (RFC 9293, section 3.10.7.4, TIME-WAIT).
+func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) {
+	ep := r.ep.Load()
+	if ep == nil {
+		return true // the handshake has not begun: a retransmission
+	}
+	// The ACK that lets the guest reuse its port leaves before the state is
+	// set. Whoever sets it holds the lock until it is done.
+	ep.LockUser()
+	ep.UnlockUser()
+	s.tracker.observe(r, viaNotify)
+
+	tcpHdr := header.TCP(pkt[ipHdrLen:])
+	switch st := r.state(); {
+	case st == tcpstate.Closed:
+		return true
+	case st != tcpstate.TimeWait:
+		if r.rstIn.Load() && st != tcpstate.SynReceived && st != tcpstate.SynSent {
+			// An RST is on its way to the endpoint: this SYN belongs to the
+			// next connection, which begins when the record has ended.
+			return !r.park(pkt)
+		}
+		return true
+	}
+
+	opts := header.ParseSynOptions(pkt[ipHdrLen+header.TCPMinimumSize:ipHdrLen+int(tcpHdr.DataOffset())], false)
+	r.mu.Lock()
+	newer := r.tw.newer(tcpHdr.SequenceNumber(), opts.TS, opts.TSVal, s.clock.NowMonotonic())
+	r.mu.Unlock()
+	if newer {
+		s.end(r, endReopen)
+		s.counters.timeWaitReopened.Add(1)
+		return true
+	}
+	// Make of it a segment that gVisor answers, in TIME-WAIT, with an ACK.
+	s.counters.timeWaitOldSYN.Add(1)
+	tcpHdr.SetFlags(uint8(header.TCPFlagAck))
+	tcpHdr.SetSequenceNumber(tcpHdr.SequenceNumber() - 1)
+	return true
+}
+
+// park keeps a SYN until the record has ended. It reports false if the record
+// has ended already; then the SYN can go on.
+func (r *record) park(pkt []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state() == tcpstate.Closed {
+		return false
+	}
+	r.parked = append([]byte(nil), pkt...)
+	return true
+}
+
+// end ends an endpoint for a reason of tcpbox's own, without a segment.
+func (s *Stack) end(r *record, why ending) {
+	ep := r.ep.Load()
+	if ep == nil {
+		return
+	}
+	r.mute.Store(true)
+	r.policy.CompareAndSwap(uint32(endNone), uint32(why))
+	ep.Abort()
+	s.tracker.observe(r, viaCall)
+}
+
+// netProtoOfTuple is the network protocol of a 4-tuple.
+func netProtoOfTuple(id gvstack.TransportEndpointID) tcpip.NetworkProtocolNumber {
+	if id.LocalAddress.Len() == header.IPv4AddressSize {
+		return header.IPv4ProtocolNumber
+	}
+	return header.IPv6ProtocolNumber
+}

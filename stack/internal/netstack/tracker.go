@@ -1,0 +1,230 @@
+package netstack
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
+
+	"tcpbox/stack/tcpstate"
+)
+
+// A tracker turns gVisor's endpoints into transitions, exactly, from four
+// places that only look at the endpoint's (atomic) state:
+//
+//	probe    after each segment that a connected endpoint handled
+//	notify   whenever gVisor notifies the endpoint's waiter queue
+//	egress   when a SYN or SYN-ACK leaves
+//	call     after our own Connect, Shutdown, Close, Abort
+//
+// Soundness: under record.mu, successive loads of one atomic never go
+// backwards, so what is logged is a subsequence of the truth. Completeness:
+// gVisor writes a state only with the endpoint's lock held, and between any
+// two writes one of the four places runs under that same lock; the one
+// function that can write twice for one segment (FIN-WAIT-1, FIN-WAIT-2,
+// TIME-WAIT when a gap is filled in front of a queued FIN) notifies readers in
+// between, which is why the entry's mask must be every event. A test holds the
+// set of writes against the one this was proved for.
+type tracker struct {
+	clock tcpip.Clock
+	stack *gvstack.Stack
+	sink  tcpstate.Sink
+	tw    *timeWaitOptions
+
+	mu      sync.RWMutex
+	records map[gvstack.TransportEndpointID]*record
+	live    map[*record]struct{}
+	// expected are active opens whose SYN has not left.
+	expected map[*tcp.Endpoint]*record
+	// unpark gets the SYN that waited for a record's end.
+	unpark func([]byte)
+
+	nextConn atomic.Uint64
+	unknown  atomic.Uint64 // segments of endpoints that have no record; a defect
+	swept    atomic.Uint64 // changes that only the sweeper found; a defect
+}
+
+func newTracker(clock tcpip.Clock, sink tcpstate.Sink, tw *timeWaitOptions) *tracker {
+	if sink == nil {
+		sink = func(tcpstate.Transition) {}
+	}
+	return &tracker{
+		clock:    clock,
+		sink:     sink,
+		tw:       tw,
+		records:  make(map[gvstack.TransportEndpointID]*record),
+		live:     make(map[*record]struct{}),
+		expected: make(map[*tcp.Endpoint]*record),
+	}
+}
+
+// newConn returns the number of the next connection, from 1.
+func (t *tracker) newConn() tcpstate.Conn { return tcpstate.Conn(t.nextConn.Add(1)) }
+
+// track begins a record for the connection id. The endpoint may be unknown
+// yet; its queue must be watched with watch before it can change its state.
+func (t *tracker) track(conn tcpstate.Conn, id gvstack.TransportEndpointID, ep *tcp.Endpoint) *record {
+	r := &record{id: conn, tuple: id, local: localOf(id), remote: remoteOf(id)}
+	r.last.Store(uint32(tcpstate.Closed))
+	if ep != nil {
+		r.ep.Store(ep)
+	}
+	t.mu.Lock()
+	t.records[id] = r
+	t.live[r] = struct{}{}
+	t.mu.Unlock()
+	return r
+}
+
+// watch makes every notification of the queue look at the record.
+func (t *tracker) watch(r *record, wq *waiter.Queue) {
+	entry := waiter.NewFunctionEntry(waiter.AllEvents, func(waiter.EventMask) { t.observe(r, viaNotify) })
+	wq.EventRegister(&entry)
+}
+
+// via says which of the four places looked.
+type via uint8
+
+const (
+	viaProbe via = iota
+	viaNotify
+	viaEgress
+	viaCall
+	viaSweep
+)
+
+// observe logs the record's state if it has changed. It is called under the
+// endpoint's lock, from everywhere, so it takes no lock of gVisor's.
+func (t *tracker) observe(r *record, v via) {
+	ep := r.ep.Load()
+	if ep == nil || stateOf(ep.EndpointState()) == r.state() {
+		return
+	}
+	r.mu.Lock()
+	raw := ep.EndpointState()
+	to, from := stateOf(raw), r.state()
+	if to == from {
+		r.mu.Unlock()
+		return
+	}
+	if v == viaSweep {
+		t.swept.Add(1)
+	}
+	now := t.clock.Now()
+	tr := tcpstate.Transition{
+		Time: now, Conn: r.id, Leg: tcpstate.Stack, Local: r.local, Remote: r.remote,
+		From: from, To: to, Source: tcpstate.FromStack,
+	}
+	if !r.since.IsZero() {
+		tr.Age = now.Sub(r.since)
+	}
+	tr.Cause = r.causeLocked(from, to, raw == tcp.StateError, tr.Age, v)
+	if to == tcpstate.TimeWait {
+		r.tw.timeout = t.tw.timeout()
+	}
+	r.since = now
+	r.last.Store(uint32(to))
+	t.sink(tr)
+	r.mu.Unlock()
+	if to == tcpstate.Closed {
+		t.forget(r)
+	}
+}
+
+// forget drops the record and lets a SYN go on that waited for that.
+func (t *tracker) forget(r *record) {
+	t.mu.Lock()
+	if t.records[r.tuple] == r { // a new connection may own the tuple already
+		delete(t.records, r.tuple)
+	}
+	delete(t.live, r)
+	unpark := t.unpark
+	t.mu.Unlock()
+	r.mu.Lock()
+	syn := r.parked
+	r.parked = nil
+	r.mu.Unlock()
+	if syn != nil && unpark != nil {
+		unpark(syn)
+	}
+}
+
+// find returns the record of a 4-tuple, or nil.
+func (t *tracker) find(id gvstack.TransportEndpointID) *record {
+	t.mu.RLock()
+	r := t.records[id]
+	t.mu.RUnlock()
+	return r
+}
+
+// snapshot returns all live records.
+func (t *tracker) snapshot() []*record {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	all := make([]*record, 0, len(t.live))
+	for r := range t.live {
+		all = append(all, r)
+	}
+	return all
+}
+
+// probe is gVisor's TCP probe: after each segment of a connected endpoint,
+// under the endpoint's lock.
+func (t *tracker) probe(s *tcp.TCPEndpointState) {
+	r := t.find(gvstack.TransportEndpointID(s.ID))
+	if r == nil {
+		t.unknown.Add(1)
+		return
+	}
+	ep := r.ep.Load()
+	if ep != nil && ep.EndpointState() == tcp.StateTimeWait && r.state() != tcpstate.TimeWait {
+		r.mu.Lock()
+		r.tw.rcvNxt = uint32(s.Receiver.RcvNxt)
+		r.tw.timestamps = s.SendTSOk
+		r.tw.recentTS = s.RecentTS
+		r.tw.since = t.clock.NowMonotonic()
+		r.tw.known = true
+		r.mu.Unlock()
+	}
+	t.observe(r, viaProbe)
+}
+
+// egressSYN is called under the endpoint's lock when a SYN-bearing segment
+// leaves. Here the endpoint of a passive open becomes known.
+func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.NetworkProtocolNumber) {
+	r := t.find(id)
+	if r == nil || r.ep.Load() == nil || r.state() == tcpstate.Closed {
+		ep, ok := t.stack.FindTransportEndpoint(netProto, header.TCPProtocolNumber, id, nicID).(*tcp.Endpoint)
+		switch {
+		case !ok:
+			return
+		case r != nil && r.ep.Load() == nil:
+			r.ep.Store(ep)
+		case r == nil || r.ep.Load() != ep:
+			if r = t.bind(id, ep); r == nil {
+				t.unknown.Add(1)
+				return
+			}
+		}
+	}
+	t.observe(r, viaEgress)
+}
+
+// listening logs that a host inside the stack begins to listen, and returns
+// what logs that it has ended.
+func (t *tracker) listening(conn tcpstate.Conn, tr tcpstate.Transition) (ended func()) {
+	began := t.clock.Now()
+	tr.Time, tr.Conn, tr.Leg, tr.Source = began, conn, tcpstate.Stack, tcpstate.FromStack
+	tr.From, tr.To, tr.Cause = tcpstate.Closed, tcpstate.Listen, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "listen"}
+	t.sink(tr)
+	return func() {
+		tr.Time = t.clock.Now()
+		tr.Age = tr.Time.Sub(began)
+		tr.From, tr.To, tr.Cause = tcpstate.Listen, tcpstate.Closed, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "close"}
+		t.sink(tr)
+	}
+}
