@@ -1,9 +1,8 @@
-// Package policy decides which connections a sandbox may make. It is pure: it
-// parses rules and answers questions, and applies nothing.
 package policy
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 )
 
@@ -16,7 +15,19 @@ const (
 	TCP
 	UDP
 	ICMP
+
+	numProtos
 )
+
+var protoNames = [numProtos]string{"any", "tcp", "udp", "icmp"}
+
+// String returns "tcp", "udp" or "icmp", and "any" for AnyProto.
+func (p Proto) String() string {
+	if p < numProtos {
+		return protoNames[p]
+	}
+	return fmt.Sprintf("Proto(%d)", uint8(p))
+}
 
 // Request is one attempt to reach an address.
 type Request struct {
@@ -30,9 +41,12 @@ type Request struct {
 type Verdict struct {
 	Allow bool
 	// Rule is the text of the rule that decided ("allow 192.0.2.0/24:443"), or
-	// "net public" and the like when no rule matched.
+	// "net public" and the like when no rule matched, or "never loopback" and
+	// the like for what nothing can allow.
 	Rule string
-	// Hint is, for a refusal, the exact flag that would allow the request.
+	// Hint is, for a refusal, the exact flag that would allow the request, as
+	// a shell takes it: "--allow '[fd00::1]:443'". It must stand before the
+	// rule that refused. Empty when nothing can allow the request.
 	Hint string
 }
 
