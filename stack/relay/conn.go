@@ -10,9 +10,13 @@ import "io"
 //
 //	io.EOF from Read                     the peer sent FIN
 //	an error matching syscall.ECONNRESET the peer sent RST (Read or Write)
+//	an error matching syscall.EPIPE      the same, met by Write
+//
+// Bytes that came before an RST are read before the error is.
 //
 // A Conn may implement io.WriterTo and io.ReaderFrom to move bytes without a
-// buffer in between; Join uses whichever is there.
+// buffer in between; Join uses whichever is there. It should implement Watcher
+// as well.
 type Conn interface {
 	io.ReadWriteCloser
 
@@ -20,6 +24,19 @@ type Conn interface {
 	CloseWrite() error
 
 	// Reset sends RST and releases the connection. It is safe after Close, and
-	// then does nothing.
+	// then does nothing. Like Close it makes every call that waits on this Conn
+	// return with an error.
 	Reset() error
+}
+
+// Watcher is a Conn that tells of the peer's RST also while nobody reads or
+// writes: when the relay waits for room on the other side, or when the peer
+// sent FIN long ago.
+type Watcher interface {
+	// AfterReset arranges that f is called once, in a goroutine of its own, when
+	// the connection has been reset or has failed, with the error that a read
+	// would meet; at once if that has happened already. A FIN, Close and Reset
+	// do not call it. Calling stop gives the arrangement up; it reports whether
+	// it did so before f was started, as the stop of context.AfterFunc does.
+	AfterReset(f func(error)) (stop func() bool)
 }
