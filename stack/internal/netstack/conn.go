@@ -132,10 +132,12 @@ func (c *Conn) Read(p []byte) (int, error) {
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	return c.writeLocked(p)
+	return c.writeLocked(p, nil)
 }
 
-func (c *Conn) writeLocked(p []byte) (int, error) {
+// writeLocked writes all of p. src, where the bytes come from, is told when
+// they have to wait.
+func (c *Conn) writeLocked(p []byte, src any) (int, error) {
 	done := 0
 	for done < len(p) {
 		if c.closed.Load() {
@@ -154,7 +156,7 @@ func (c *Conn) writeLocked(p []byte) (int, error) {
 		if _, block := err.(*tcpip.ErrWouldBlock); !block {
 			return done, errnoOf(err)
 		}
-		if err := c.wait(c.writable.ch, &c.writeBy); err != nil {
+		if err := c.waitForRoom(src); err != nil {
 			return done, err
 		}
 	}

@@ -25,6 +25,12 @@ type tryReader interface {
 	WaitRead() error
 }
 
+// parker is relay.Parker: it is told when bytes have to wait for room.
+type parker interface {
+	Park() error
+	Unpark()
+}
+
 var errWouldBlock = errors.New("netstack: the writer would block")
 
 // trySink writes to a tryWriter what gVisor reads out, straight from the
@@ -169,7 +175,7 @@ func (c *Conn) readSome(tr tryReader) (n int, full bool, err error) {
 	if n == 0 {
 		return 0, false, err
 	}
-	_, werr := c.writeLocked((*scratch)[:n])
+	_, werr := c.writeLocked((*scratch)[:n], tr)
 	if werr != nil {
 		return n, false, werr
 	}
@@ -192,13 +198,28 @@ func (c *Conn) readBulk(tr tryReader) (n int, more bool, err error) {
 		if _, block := werr.(*tcpip.ErrWouldBlock); !block {
 			return int(m), werr == nil, errnoOf(werr)
 		}
-		if err := c.wait(c.writable.ch, &c.writeBy); err != nil {
+		if err := c.waitForRoom(tr); err != nil {
 			return 0, false, err
 		}
-		if c.closed.Load() {
-			return 0, false, net.ErrClosed
-		}
 	}
+}
+
+// waitForRoom waits until the guest takes more, and tells src, if it asks.
+func (c *Conn) waitForRoom(src any) error {
+	p, ok := src.(parker)
+	if ok {
+		if err := p.Park(); err != nil {
+			return err
+		}
+		defer p.Unpark()
+	}
+	if err := c.wait(c.writable.ch, &c.writeBy); err != nil {
+		return err
+	}
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	return nil
 }
 
 // justReader and justWriter hide WriteTo and ReadFrom from io.Copy.
