@@ -48,9 +48,9 @@ var (
 var (
 	Silent4      = netip.MustParseAddr("8.8.5.1") // drops it
 	Silent6      = netip.MustParseAddr("2001:4860:5::1")
-	Unreachable4 = netip.MustParseAddr("8.8.6.1") // ICMP host unreachable
+	Unreachable4 = netip.MustParseAddr("8.8.6.1")        // ICMP host unreachable
 	Unreachable6 = netip.MustParseAddr("2001:4860:6::1") // ICMP address unreachable
-	Prohibited4  = netip.MustParseAddr("8.8.7.1") // ICMP administratively prohibited
+	Prohibited4  = netip.MustParseAddr("8.8.7.1")        // ICMP administratively prohibited
 	Prohibited6  = netip.MustParseAddr("2001:4860:7::1")
 	NoRoute4     = netip.MustParseAddr("8.8.8.1") // ICMP network unreachable
 	NoRoute6     = netip.MustParseAddr("2001:4860:8::1")

@@ -1,0 +1,39 @@
+# Every target works from a fresh clone with Go alone, except: race needs a C
+# compiler, and integration needs root to show anything.
+
+GO       ?= go
+FUZZTIME ?= 10m
+LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+export CGO_ENABLED ?= 0
+
+.DEFAULT_GOAL := build
+.PHONY: help build test race fuzz fuzz-short lint golden integration
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the static binary bin/tcpbox
+	$(GO) build -trimpath -o bin/ ./cmd/...
+
+test: ## run every test; those that need root skip without it
+	$(GO) test ./...
+
+race: export CGO_ENABLED = 1
+race: ## run the tests under the race detector
+	$(GO) test -race -short ./...
+
+fuzz: ## fuzz each target for FUZZTIME, by default ten minutes
+	@.ci/fuzz $(FUZZTIME)
+
+fuzz-short: ## fuzz each target for twenty seconds
+	@.ci/fuzz 20s
+
+lint: ## run the linters and check the formatting
+	$(LINT) run ./...
+
+golden: ## rewrite the expectations of the tests that compare with files
+	$(GO) test $$(grep -rl --include='*_test.go' 'flag.Bool("update"' . | xargs -n1 dirname | sort -u) -update
+
+integration: ## run the tests with real namespaces and programs; needs root
+	$(GO) test -count=1 ./integration/...
