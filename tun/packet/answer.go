@@ -1,0 +1,134 @@
+package packet
+
+import "net/netip"
+
+// Kind is a reason why a packet cannot be delivered.
+type Kind uint8
+
+// The reasons, with the message each becomes and what a Linux program's
+// connect then fails with.
+const (
+	NoRoute         Kind = iota // ICMP 3/0, ICMPv6 1/0: ENETUNREACH
+	HostUnreachable             // ICMP 3/1, ICMPv6 1/3: EHOSTUNREACH
+	PortUnreachable             // ICMP 3/3, ICMPv6 1/4: ECONNREFUSED
+	Prohibited                  // ICMP 3/13, ICMPv6 1/1: EHOSTUNREACH, and EACCES for IPv6
+)
+
+// codes holds the code of each kind for ICMP type 3 (RFC 792, RFC 1812 section
+// 5.2.7.1) and ICMPv6 type 1 (RFC 4443 section 3.1).
+var codes = [...]struct{ v4, v6 uint8 }{
+	NoRoute:         {0, 0},
+	HostUnreachable: {1, 3},
+	PortUnreachable: {3, 4},
+	Prohibited:      {13, 1},
+}
+
+// How much of the packet an error may quote, as the size in bytes of the whole
+// error: RFC 1812 section 4.3.2.3, and the least MTU of IPv6 (RFC 4443 section
+// 2.4 (c)).
+const (
+	maxError4 = 576
+	maxError6 = 1280
+)
+
+// answerTTL is the hop limit of what this package answers.
+const answerTTL = 64
+
+// Unreachable makes the ICMP error which tells the sender of orig that it
+// cannot be delivered. from is the source of the error: the address of whoever
+// says so. It quotes orig as far as it may.
+//
+// The result is nil if orig must not be answered by an error, or from is not
+// of its family (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)): an ICMP
+// error itself, a fragment but the first, to or from an address that is not
+// one host's, malformed. Otherwise it lies in dst, if that is large enough
+// (MaxUnreachable bytes), else in new memory.
+func Unreachable(dst, orig []byte, kind Kind, from netip.Addr) []byte {
+	p, err := ParseQuoted(orig)
+	from = from.Unmap()
+	if err != nil || int(kind) >= len(codes) || p.ICMPError() || !p.answerable() || from.Is4() != (p.Version == 4) || !from.IsValid() {
+		return nil
+	}
+	b := Build{
+		Src: netip.AddrPortFrom(from, 0),
+		Dst: netip.AddrPortFrom(p.Src.Addr(), 0),
+		TTL: answerTTL,
+	}
+	quote := orig[:min(len(orig), p.Len)]
+	if p.Version == 4 {
+		b.Proto, b.ICMPType, b.ICMPCode = ICMP, 3, codes[kind].v4
+		quote = quote[:min(len(quote), maxError4-20-8)]
+	} else {
+		b.Proto, b.ICMPType, b.ICMPCode = ICMPv6, 1, codes[kind].v6
+		quote = quote[:min(len(quote), maxError6-40-8)]
+	}
+	b.Payload = quote
+	return b.Append(dst[:0])
+}
+
+// MaxUnreachable is the largest packet in bytes that Unreachable makes.
+const MaxUnreachable = maxError6
+
+// EchoReply makes the answer to the echo request orig (RFC 792, RFC 4443
+// section 4.2), or nil if orig is none, is a fragment, or comes from or goes
+// to an address that is not one host's. The result lies in dst, if that is
+// large enough, else in new memory.
+func EchoReply(dst, orig []byte) []byte {
+	p, err := Parse(orig)
+	if err != nil || p.TransportLen == 0 || p.Fragment() || !p.answerable() {
+		return nil
+	}
+	b := Build{Src: p.Dst, Dst: p.Src, Proto: p.Proto, TTL: answerTTL, TOS: p.TOS, Payload: p.Payload(orig)}
+	switch {
+	case p.Proto == ICMP && p.ICMPType == 8 && p.ICMPCode == 0:
+		b.ICMPType = 0
+	case p.Proto == ICMPv6 && p.ICMPType == 128 && p.ICMPCode == 0:
+		b.ICMPType = 129
+	default:
+		return nil
+	}
+	b.ICMPRest = be32(orig[p.IPLen+4:])
+	return b.Append(dst[:0])
+}
+
+// Reset makes the RST which a host without a connection answers the segment
+// orig with (RFC 9293 section 3.10.7.1), or nil if orig is no TCP segment, is
+// itself an RST, is a fragment, or comes from or goes to an address that is
+// not one host's. The result lies in dst, if that is large enough (MaxReset
+// bytes), else in new memory.
+func Reset(dst, orig []byte) []byte {
+	p, err := Parse(orig)
+	if err != nil || p.Proto != TCP || p.Fragment() || p.TCP.Flags&RST != 0 || !p.answerable() {
+		return nil
+	}
+	b := Build{Src: p.Dst, Dst: p.Src, TTL: answerTTL}
+	if p.TCP.Flags&ACK != 0 {
+		b.Seq, b.Flags = p.TCP.Ack, RST
+	} else {
+		b.Ack, b.Flags = p.TCP.Seq+p.SegLen(), RST|ACK
+	}
+	return b.Append(dst[:0])
+}
+
+// MaxReset is the largest packet in bytes that Reset makes.
+const MaxReset = 40 + 20
+
+// answerable reports whether the packet may be answered by a packet of the
+// other direction: it is not a fragment behind the first, both addresses are
+// one host's.
+func (p *Packet) answerable() bool {
+	return p.FragOffset == 0 && oneHost(p.Src.Addr()) && oneHost(p.Dst.Addr())
+}
+
+// oneHost reports whether an address can belong to one host on a wire: not
+// unspecified, loopback, multicast, broadcast or class E.
+func oneHost(a netip.Addr) bool {
+	if !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
+		return false
+	}
+	if a.Is4() {
+		b := a.As4()
+		return b[0] != 0 && b[0] < 240
+	}
+	return true
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package tuntest_test
+
+const raceEnabled = false
