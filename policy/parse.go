@@ -161,7 +161,10 @@ func parsePrefix(r *Rule, input string, offset int, text string) error {
 	if isCIDR {
 		at := offset + len(addrText) + 1
 		if bits, err = parseBits(bitsText); err != nil {
-			if length, port, ok := strings.Cut(bitsText, ":"); ok {
+			length, port, _ := strings.Cut(bitsText, ":")
+			_, notBits := parseBits(length)
+			_, notPort := strconv.ParseUint(port, 10, 16)
+			if notBits == nil && notPort == nil {
 				return fault(input, at+len(length), fmt.Sprintf("with a port, IPv6 stands in brackets: [%s/%s]:%s", addrText, length, port),
 					"%q is not a prefix length", bitsText)
 			}
