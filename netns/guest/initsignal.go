@@ -1,0 +1,147 @@
+package guest
+
+import (
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// forwarded are the signals that are passed on to the guest.
+var forwarded = []os.Signal{
+	unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1,
+	unix.SIGUSR2, unix.SIGTSTP, unix.SIGWINCH, unix.SIGCONT,
+}
+
+// notify begins to receive the forwarded signals, except those that this
+// process was told to ignore from its birth: the guest shall ignore them too.
+func notify(ch chan<- os.Signal) {
+	for _, sig := range forwarded {
+		if !signal.Ignored(sig) {
+			signal.Notify(ch, sig)
+		}
+	}
+}
+
+// sameSignal is how far apart in time the same signal may arrive at two
+// processes that it was sent to at once.
+const sameSignal = 50 * time.Millisecond
+
+// signalWatch knows which signals init itself has received of late. Init and
+// the guest begin in the caller's process group, so a signal that was sent to
+// the group, by the terminal or by kill(1), reaches all three; then init's own
+// copy is the evidence that the guest has had it. It is a heuristic, for Go
+// does not show who sent a signal.
+type signalWatch struct {
+	mu       sync.Mutex
+	received map[os.Signal][]time.Time
+	arrived  chan struct{} // closed and replaced at each arrival
+}
+
+// watchSignals begins to watch. Without a handler the signals would either end
+// a pid 1, or be lost.
+func watchSignals() *signalWatch {
+	w := &signalWatch{received: map[os.Signal][]time.Time{}, arrived: make(chan struct{})}
+	ch := make(chan os.Signal, 256)
+	notify(ch)
+	go w.collect(ch)
+	return w
+}
+
+// collect lasts as long as init.
+func (w *signalWatch) collect(ch <-chan os.Signal) {
+	for sig := range ch {
+		w.mu.Lock()
+		w.received[sig] = append(w.fresh(sig), time.Now())
+		close(w.arrived)
+		w.arrived = make(chan struct{})
+		w.mu.Unlock()
+	}
+}
+
+// fresh drops what was received too long ago. w.mu is held.
+func (w *signalWatch) fresh(sig os.Signal) []time.Time {
+	times := w.received[sig]
+	for len(times) > 0 && time.Since(times[0]) > sameSignal {
+		times = times[1:]
+	}
+	return times
+}
+
+// take waits up to sameSignal for init's own copy of a signal, and uses it up.
+func (w *signalWatch) take(sig os.Signal) bool {
+	deadline := time.NewTimer(sameSignal)
+	defer deadline.Stop()
+	for {
+		w.mu.Lock()
+		times := w.fresh(sig)
+		if len(times) > 0 {
+			w.received[sig] = times[1:]
+			w.mu.Unlock()
+			return true
+		}
+		arrived := w.arrived
+		w.mu.Unlock()
+		select {
+		case <-arrived:
+		case <-deadline.C:
+			return false
+		}
+	}
+}
+
+// forward sends the guest a signal that the caller has received, unless the
+// guest was sent it as well. It does not block its caller.
+func (s *initState) forward(sig syscall.Signal) {
+	s.mu.Lock()
+	pid := s.pid
+	s.mu.Unlock()
+	if pid == 0 {
+		return
+	}
+	go func() {
+		// A guest that left the group, such as a shell with job control, is
+		// not reached by what is sent to the group.
+		if sharesGroup(pid) && s.signals.take(sig) {
+			return
+		}
+		unix.Kill(pid, sig)
+	}()
+}
+
+// sharesGroup says whether the guest is in init's process group. The group's
+// number is 0 in this namespace, for its leader is outside.
+func sharesGroup(pid int) bool {
+	theirs, err := unix.Getpgid(pid)
+	return err == nil && theirs == unix.Getpgrp()
+}
+
+func (s *initState) setStopped(stopped bool) {
+	s.mu.Lock()
+	s.stopped = stopped
+	s.mu.Unlock()
+}
+
+// resume continues the guest if it is stopped and nobody else continues it.
+func (s *initState) resume() {
+	s.mu.Lock()
+	pid, stopped := s.pid, s.stopped
+	s.mu.Unlock()
+	if pid == 0 || !stopped {
+		return
+	}
+	go func() {
+		if sharesGroup(pid) && s.signals.take(unix.SIGCONT) {
+			return
+		}
+		s.mu.Lock()
+		stopped := s.stopped
+		s.mu.Unlock()
+		if stopped {
+			unix.Kill(pid, unix.SIGCONT)
+		}
+	}()
+}

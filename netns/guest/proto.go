@@ -1,0 +1,184 @@
+package guest
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"tcpbox/netns"
+)
+
+// The caller and init speak over a pair of SOCK_SEQPACKET sockets, one JSON
+// message in each packet, descriptors beside it:
+//
+//	caller                         init
+//	   ───── setup (in a memfd) ────▶
+//	   ◀──── ready + TUN, or fault ──
+//	   ───── start ─────────────────▶
+//	   ◀──── reply + pidfd, or fault
+//	   ───── socket, sysctl, … ─────▶  any number, each answered
+//	   ◀──── stopped, continued ─────  events, unasked
+//	   ◀──── exited ─────────────────  the last
+//
+// Either end takes the other's disappearance for its death.
+type message struct {
+	ID    uint64 `json:",omitempty"` // pairs a reply with its request; 0: an event
+	Op    string `json:",omitempty"`
+	Name  string `json:",omitempty"`
+	Value string `json:",omitempty"`
+	Ints  []int  `json:",omitempty"`
+	Fault *fault `json:",omitempty"`
+}
+
+// What a message can be about. Replies have no Op.
+const (
+	opReady     = "ready"     // event; Name, the interface; Value, a remark; with the TUN
+	opStart     = "start"     // reply: with the guest's pidfd
+	opSignal    = "signal"    // Ints: the number; sent to the guest
+	opForward   = "forward"   // Ints: the number; unless the guest has had it already
+	opResume    = "resume"    // continue the guest, if it is stopped
+	opSocket    = "socket"    // Ints: domain, type, protocol; reply: with the socket
+	opSysctl    = "sysctl"    // Name; reply: Value
+	opSetSysctl = "setsysctl" // Name, Value
+	opProcNet   = "procnet"   // Name; reply: with the file, open for reading
+	opStopped   = "stopped"   // event; Ints: the signal
+	opContinued = "continued" // event
+	opExited    = "exited"    // event; Ints: code, signal
+)
+
+// setup is what init must know, once, at its start.
+type setup struct {
+	Privileged bool // the caller is root: there is no outer user namespace
+	UID, GID   int  // the caller's
+	Root       bool
+	User       *User
+	Hostname   string
+	Link       netns.Link
+	Sysctls    []netns.Sysctl
+	Etc        map[string][]byte
+	Args, Env  [][]byte // not strings, for JSON holds those to UTF-8
+	Dir        []byte
+	Keep       []int // the guest's numbers of the descriptors from firstKept on
+}
+
+// The descriptors that init is born with, beside 0, 1 and 2.
+const (
+	controlFD = 3
+	setupFD   = 4
+	firstKept = 5
+)
+
+// maxMessage bounds one message, in bytes. maxFiles bounds its descriptors.
+const (
+	maxMessage = 192 << 10
+	maxFiles   = 4
+)
+
+// channel is one end. Messages may be sent by many goroutines, and are
+// received by one.
+type channel struct {
+	conn *net.UnixConn
+	buf  []byte
+	oob  []byte
+
+	mu sync.Mutex // sends
+}
+
+// newChannel takes the descriptor over.
+func newChannel(fd int) (*channel, error) {
+	file := os.NewFile(uintptr(fd), "control")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	unixConn, ok := conn.(*net.UnixConn)
+	if !ok {
+		conn.Close()
+		return nil, errors.New("not a unix socket")
+	}
+	return &channel{
+		conn: unixConn,
+		buf:  make([]byte, maxMessage),
+		oob:  make([]byte, unix.CmsgSpace(4*maxFiles)),
+	}, nil
+}
+
+// send sends a message and copies of the descriptors.
+func (c *channel) send(m message, fds ...int) error {
+	data, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if len(data) > maxMessage {
+		return fmt.Errorf("a message of %d bytes is too long", len(data))
+	}
+	var oob []byte
+	if len(fds) > 0 {
+		oob = unix.UnixRights(fds...)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _, err = c.conn.WriteMsgUnix(data, oob, nil)
+	return err
+}
+
+// receive returns the next message and its descriptors, which are
+// close-on-exec and the caller's to close. io.EOF: the other end is gone.
+func (c *channel) receive() (m message, fds []int, err error) {
+	n, oobn, flags, _, err := c.conn.ReadMsgUnix(c.buf, c.oob)
+	if err != nil {
+		if errors.Is(err, unix.ECONNRESET) {
+			err = io.EOF
+		}
+		return m, nil, err
+	}
+	if n == 0 {
+		return m, nil, io.EOF
+	}
+	fds, err = rights(c.oob[:oobn])
+	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		err = errors.New("a message was cut short")
+	}
+	if err == nil {
+		err = json.Unmarshal(c.buf[:n], &m)
+	}
+	if err != nil {
+		closeAll(fds)
+		return m, nil, err
+	}
+	return m, fds, nil
+}
+
+func rights(oob []byte) ([]int, error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	var fds []int
+	for i := range msgs {
+		got, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			return fds, err
+		}
+		fds = append(fds, got...)
+	}
+	return fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+func (c *channel) close() { c.conn.Close() }

@@ -1,0 +1,261 @@
+package guest
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"tcpbox/netns/confine"
+)
+
+// start makes the guest and returns its process descriptor once the program
+// has been executed.
+func (s *initState) start() (pidfd int, err error) {
+	s.mu.Lock()
+	started := s.pid != 0
+	s.mu.Unlock()
+	if started {
+		return -1, &Error{Op: "start", Err: fmt.Errorf("the guest has been started already")}
+	}
+	c := &s.config
+	var syncPipe, reportPipe [2]int
+	for _, p := range []*[2]int{&syncPipe, &reportPipe} {
+		if err := highPipe(p, c.Keep); err != nil {
+			return -1, &Error{Op: "start", Err: err, Hint: resourceHint(err)}
+		}
+		defer func() { unix.Close(p[0]) }()
+		defer func() { unix.Close(p[1]) }()
+	}
+	st, err := newStage(c)
+	if err != nil {
+		return -1, err
+	}
+	st.files = s.files
+	st.sync, st.report = int32(syncPipe[0]), int32(reportPipe[1])
+	uidMap, gidMap, err := s.idMaps()
+	if err != nil {
+		return -1, err
+	}
+	pid, pidfd, errno := st.fork()
+	if errno != 0 {
+		return -1, &Error{Op: "create the guest's user namespace", Err: errno, Hint: resourceHint(errno)}
+	}
+	fail := func(err error) (int, error) {
+		unix.Kill(pid, unix.SIGKILL)
+		unix.Wait4(pid, nil, 0, nil)
+		unix.Close(pidfd)
+		return -1, err
+	}
+	if err := writeMaps(pid, uidMap, gidMap); err != nil {
+		return fail(err)
+	}
+	if _, err := unix.Write(syncPipe[1], []byte{1}); err != nil {
+		return fail(&Error{Op: "start", Err: err})
+	}
+	unix.Close(reportPipe[1])
+	reportPipe[1] = -1
+	err = readReport(reportPipe[0], c)
+	runtime.KeepAlive(st)
+	if err != nil {
+		return fail(err)
+	}
+	s.mu.Lock()
+	s.pid = pid
+	s.mu.Unlock()
+	s.releaseFiles()
+	return pidfd, nil
+}
+
+// releaseFiles lets go of the guest's descriptors, so that their other ends
+// see the guest close them.
+func (s *initState) releaseFiles() {
+	if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+		for fd := range 3 {
+			unix.Dup3(null, fd, unix.O_CLOEXEC)
+		}
+		unix.Close(null)
+	}
+	for i := range s.config.Keep {
+		unix.Close(firstKept + i)
+	}
+}
+
+// highPipe makes a pipe whose descriptors are above all that the guest keeps.
+func highPipe(p *[2]int, keep []int) error {
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	for i, fd := range p {
+		high, err := above(fd, keep)
+		if err != nil {
+			return err
+		}
+		unix.Close(fd)
+		p[i] = high
+	}
+	return nil
+}
+
+func above(fd int, keep []int) (int, error) {
+	least := 3
+	for _, k := range keep {
+		least = max(least, k+1)
+	}
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, least)
+}
+
+// newStage lays out everything that the stage needs.
+func newStage(c *setup) (*stage, error) {
+	st := &stage{plan: confine.Guest()}
+	name := string(c.Args[0])
+	for _, path := range candidates(name, c.Env) {
+		st.candidates = append(st.candidates, cString([]byte(path)))
+	}
+	st.argv, st.envv = cStrings(c.Args), cStrings(c.Env)
+	st.dir = cString(c.Dir)
+	for i, to := range c.Keep {
+		from, err := above(firstKept+i, c.Keep)
+		if err != nil {
+			return nil, &Error{Op: "pass descriptors on", Err: err, Hint: resourceHint(err)}
+		}
+		st.moves = append(st.moves, move{int32(from), int32(to)})
+	}
+	if u := c.User; u != nil && c.Privileged {
+		st.setIDs, st.uid, st.gid = true, uintptr(u.UID), uintptr(u.GID)
+	}
+	return st, nil
+}
+
+// cString ends s with a zero byte; it has none inside.
+func cString(s []byte) *byte {
+	return unsafe.SliceData(append(append(make([]byte, 0, len(s)+1), s...), 0))
+}
+
+func cStrings(list [][]byte) []*byte {
+	out := make([]*byte, 0, len(list)+1)
+	for _, s := range list {
+		out = append(out, cString(s))
+	}
+	return append(out, nil)
+}
+
+// defaultPath is where programs are looked for without a PATH.
+const defaultPath = "/usr/local/bin:/usr/bin:/bin"
+
+// candidates are the paths at which a shell would look for the program.
+func candidates(name string, env [][]byte) []string {
+	if strings.Contains(name, "/") {
+		return []string{name}
+	}
+	path := defaultPath
+	for _, v := range env {
+		if value, ok := strings.CutPrefix(string(v), "PATH="); ok {
+			path = value
+			break
+		}
+	}
+	var paths []string
+	for _, dir := range strings.Split(path, ":") {
+		if dir == "" {
+			dir = "." // POSIX: an empty prefix is the current directory
+		}
+		paths = append(paths, dir+"/"+name)
+	}
+	return paths
+}
+
+// idMaps are the contents of the guest's uid_map and gid_map. With an outer
+// user namespace there is one id to be had. Without one all ids of init are
+// passed on as they are.
+func (s *initState) idMaps() (uid, gid string, err error) {
+	c := &s.config
+	if !c.Privileged {
+		u, g := c.UID, c.GID
+		if c.Root {
+			u, g = 0, 0
+		}
+		return fmt.Sprintf("%d %d 1", u, c.UID), fmt.Sprintf("%d %d 1", g, c.GID), nil
+	}
+	if uid, err = identity("/proc/self/uid_map"); err == nil {
+		gid, err = identity("/proc/self/gid_map")
+	}
+	if err != nil {
+		err = &Error{Op: "read the id maps", Err: err}
+	}
+	return uid, gid, err
+}
+
+// identity reads a map and returns the one that maps each of its inner ids to
+// itself.
+func identity(path string) (string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for line := range strings.Lines(string(data)) {
+		var inner, outer, count uint64
+		if _, err := fmt.Sscan(line, &inner, &outer, &count); err != nil {
+			return "", fmt.Errorf("%q: %w", line, err)
+		}
+		fmt.Fprintf(&b, "%d %d %d\n", inner, inner, count)
+	}
+	return b.String(), nil
+}
+
+func writeMaps(pid int, uid, gid string) error {
+	for _, m := range [][2]string{{"gid_map", gid}, {"uid_map", uid}} {
+		path := fmt.Sprintf("/proc/%d/%s", pid, m[0])
+		if err := writeOnce(path, m[1]); err != nil {
+			return &Error{Op: "write the guest's " + m[0], Err: err}
+		}
+	}
+	return nil
+}
+
+// writeOnce writes all of data in one call, as the maps demand.
+func writeOnce(path, data string) error {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte(data))
+	return err
+}
+
+// readReport waits until the program is executed, or the stage has failed.
+func readReport(fd int, c *setup) error {
+	var f failure
+	buf := unsafe.Slice((*byte)(unsafe.Pointer(&f)), unsafe.Sizeof(f))
+	for {
+		n, err := unix.Read(fd, buf)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return &Error{Op: "start", Err: err}
+		case n == 0:
+			return nil // closed by exec, or by a death that reap will see
+		case n != len(buf):
+			return &Error{Op: "start", Err: io.ErrUnexpectedEOF}
+		}
+		break
+	}
+	errno := syscall.Errno(f.errno)
+	if f.step == stageExec {
+		return &ExecError{Name: string(c.Args[0]), Err: errno}
+	}
+	e := &Error{Op: stageStep(f.step), Err: errno, Hint: resourceHint(errno)}
+	if f.step == stageDir {
+		e.Op += fmt.Sprintf(" %q", c.Dir)
+		e.Hint = "the directory does not exist in the sandbox, or the guest may not enter it; name another"
+	}
+	return e
+}
