@@ -163,8 +163,7 @@ func parsePrefix(r *Rule, input string, offset int, text string) error {
 		if bits, err = parseBits(bitsText); err != nil {
 			length, port, _ := strings.Cut(bitsText, ":")
 			_, notBits := parseBits(length)
-			_, notPort := strconv.ParseUint(port, 10, 16)
-			if notBits == nil && notPort == nil {
+			if notBits == nil && parsePorts(&Rule{}, input, port, 0) == nil {
 				return fault(input, at+len(length), fmt.Sprintf("with a port, IPv6 stands in brackets: [%s/%s]:%s", addrText, length, port),
 					"%q is not a prefix length", bitsText)
 			}
