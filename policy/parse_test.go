@@ -117,7 +117,7 @@ func TestParseRuleFaults(t *testing.T) {
 		// Brackets.
 		{"fd00::/8:443", 9, "not a prefix length", "[fd00::/8]:443"},
 		{"fd00::/8:80-90", 9, "not a prefix length", "[fd00::/8]:80-90"},
-		{"fd00::/8:\n0", 7, "not a prefix length", "from 0 to 128"},
+		{"fd00::/8:\n0", 8, "not a prefix length", "from 0 to 128"},
 		{"[fd00::1:443", 1, "not closed", "[2001:db8::7]:443"},
 		{"[fd00::]/8:443", 9, "outside the brackets", "inside the brackets"},
 		{"[fd00::1]443", 10, "behind the bracket", "[2001:db8::7]:443"},
