@@ -70,8 +70,9 @@ type initState struct {
 	signals *signalWatch
 
 	mu      sync.Mutex
-	pid     int  // the guest's; 0 before it is started
-	stopped bool // the guest is
+	pid     int              // the guest's; 0 before it is started
+	stopped bool             // the guest is
+	early   []syscall.Signal // to be forwarded as soon as there is a guest
 }
 
 // setup makes the sandbox. The order is one that works: what the new mounts

@@ -98,6 +98,9 @@ func (w *signalWatch) take(sig os.Signal) bool {
 func (s *initState) forward(sig syscall.Signal) {
 	s.mu.Lock()
 	pid := s.pid
+	if pid == 0 {
+		s.early = append(s.early, sig)
+	}
 	s.mu.Unlock()
 	if pid == 0 {
 		return

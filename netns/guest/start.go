@@ -67,7 +67,11 @@ func (s *initState) start() (pidfd int, err error) {
 	}
 	s.mu.Lock()
 	s.pid = pid
+	early := s.early
 	s.mu.Unlock()
+	for _, sig := range early {
+		unix.Kill(pid, sig)
+	}
 	s.releaseFiles()
 	return pidfd, nil
 }

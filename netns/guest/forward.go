@@ -1,0 +1,187 @@
+package guest
+
+import (
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ForwardSignals makes this process stand for the guest before its parent, as
+// a program in the foreground does that runs one sandbox. Call it before
+// Start.
+//
+// INT, QUIT, TERM, HUP, USR1, USR2, TSTP, WINCH and CONT are passed on, unless
+// the guest was sent the same one: the terminal's signals go to the whole
+// process group. When the guest stops, this process stops itself, and what
+// continues it continues the guest.
+//
+// The function it returns undoes that. Call it after Wait: it also gives the
+// terminal back to this process's group, if a shell in the sandbox had taken
+// it. It may be called twice.
+func (s *Sandbox) ForwardSignals() (stop func()) {
+	f := &forwarder{
+		s:        s,
+		signals:  make(chan os.Signal, 256),
+		quit:     make(chan struct{}),
+		done:     make(chan struct{}),
+		terminal: openTerminal(),
+	}
+	notify(f.signals)
+	go f.run()
+	return sync.OnceFunc(f.stop)
+}
+
+// forwarder is what ForwardSignals starts.
+type forwarder struct {
+	s        *Sandbox
+	signals  chan os.Signal
+	quit     chan struct{}
+	done     chan struct{}
+	terminal *os.File // nil unless this process was in the foreground
+
+	stopped bool      // this process has stopped itself, for the guest has
+	resumed time.Time // when it was last continued after that
+}
+
+func (f *forwarder) stop() {
+	signal.Stop(f.signals)
+	close(f.quit)
+	<-f.done
+	if f.terminal != nil {
+		reclaimTerminal(f.terminal)
+		f.terminal.Close()
+	}
+}
+
+// run lasts until stop.
+func (f *forwarder) run() {
+	defer close(f.done)
+	events := f.s.events
+	for {
+		select {
+		case <-f.quit:
+			return
+		case sig := <-f.signals:
+			f.signal(sig.(syscall.Signal))
+		case m, open := <-events:
+			switch {
+			case !open:
+				events = nil
+				f.resume()
+			case m.Op == opStopped && len(m.Ints) == 1:
+				f.suspend(syscall.Signal(m.Ints[0]))
+			case m.Op == opContinued:
+				f.resume()
+			}
+		}
+	}
+}
+
+func (f *forwarder) signal(sig syscall.Signal) {
+	if sig == unix.SIGCONT {
+		if f.stopped {
+			f.resume()
+			return
+		}
+		if time.Since(f.resumed) < sameSignal {
+			return // the same continuation, seen twice
+		}
+	}
+	f.s.ch.send(message{Op: opForward, Ints: []int{int(sig)}})
+}
+
+// suspend stops this process as the guest was stopped, so that a shell sees a
+// stopped job.
+//
+// While it is stopped it cannot hear that the guest goes on, or has died, by
+// somebody else's doing. So it has the kernel send it SIGCONT when init sends
+// a message (fcntl(2), F_SETSIG).
+func (f *forwarder) suspend(sig syscall.Signal) {
+	if len(f.s.events) > 0 {
+		return // overtaken
+	}
+	f.stopped = true
+	f.s.ch.wakeBy(unix.SIGCONT)
+	switch sig {
+	case unix.SIGTSTP:
+		signal.Reset(sig)
+	case unix.SIGTTIN, unix.SIGTTOU:
+	default:
+		sig = unix.SIGSTOP
+	}
+	unix.Kill(unix.Getpid(), sig)
+	// The stop comes now, or in a moment; SIGCONT ends it, and comes through
+	// f.signals.
+}
+
+// resume is called when this process, or the guest, goes on after suspend.
+func (f *forwarder) resume() {
+	if !f.stopped {
+		return
+	}
+	f.stopped = false
+	f.resumed = time.Now()
+	f.s.ch.wakeBy(0)
+	if !signal.Ignored(unix.SIGTSTP) {
+		signal.Notify(f.signals, unix.SIGTSTP)
+	}
+	f.s.ch.send(message{Op: opResume})
+}
+
+// wakeBy makes the kernel send a signal to this process whenever the channel
+// becomes readable. 0: no longer.
+func (c *channel) wakeBy(sig syscall.Signal) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+		if err != nil {
+			return
+		}
+		if sig == 0 {
+			unix.FcntlInt(fd, unix.F_SETFL, flags&^unix.O_ASYNC)
+			return
+		}
+		unix.FcntlInt(fd, unix.F_SETOWN, unix.Getpid())
+		unix.FcntlInt(fd, unix.F_SETSIG, int(sig))
+		unix.FcntlInt(fd, unix.F_SETFL, flags|unix.O_ASYNC)
+	})
+}
+
+// openTerminal returns the controlling terminal if this process's group is in
+// its foreground, or nil.
+func openTerminal() *os.File {
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	if group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP); err != nil || group != unix.Getpgrp() {
+		unix.Close(fd)
+		return nil
+	}
+	return os.NewFile(uintptr(fd), "/dev/tty")
+}
+
+// reclaimTerminal puts this process's group in the terminal's foreground if
+// the group that is there has died, as that of a shell in the sandbox has. A
+// living one is the caller's, for example its shell's.
+func reclaimTerminal(terminal *os.File) {
+	fd := int(terminal.Fd())
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+	if err != nil || group == unix.Getpgrp() {
+		return
+	}
+	if group > 0 && unix.Kill(-group, 0) != unix.ESRCH {
+		return
+	}
+	// From the background this would stop us.
+	signal.Ignore(unix.SIGTTOU)
+	defer signal.Reset(unix.SIGTTOU)
+	unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, unix.Getpgrp())
+}

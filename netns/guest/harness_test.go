@@ -1,0 +1,346 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcpbox/netns"
+)
+
+// The test binary plays three more parts, named by this variable: "run" is a
+// small tcpbox that runs one guest, "demote" becomes an ordinary user and then
+// "run", and "probe" is a guest.
+const partVar = "GUEST_TEST_PART"
+
+func TestMain(m *testing.M) {
+	Init()
+	switch part := os.Getenv(partVar); part {
+	case "":
+	case "run":
+		os.Exit(runPart())
+	case "demote":
+		demotePart()
+	case "probe":
+		os.Exit(probePart(os.Args[1:]))
+	default:
+		panic(part)
+	}
+	code := m.Run()
+	if binaryDir != "" {
+		os.RemoveAll(binaryDir)
+	}
+	os.Exit(code)
+}
+
+// spec is the Config of a guest that "run" runs, as far as it is not the same
+// for all.
+type spec struct {
+	Args     []string
+	Env      []string // beside the caller's
+	Dir      string
+	Root     bool
+	User     *User
+	Hostname string
+	NoIPv6   bool
+	Sysctls  []netns.Sysctl
+	Etc      map[string][]byte
+	Keep     []int
+	Live     []netns.Sysctl // set by way of NS, before the start
+	PidFile  string         // gets "INIT GUEST" once the guest runs
+	NoStart  bool           // wait for the end of standard input instead
+	Dups     []int          // descriptors that are opened, without close-on-exec, before all else
+}
+
+const specVar = "GUEST_TEST_SPEC"
+
+func testLink() netns.Link {
+	return netns.Link{
+		MTU:       65520,
+		Addresses: []netip.Prefix{netip.MustParsePrefix("198.18.0.2/24"), netip.MustParsePrefix("fd74:6370:626f:78::2/64")},
+		Gateways:  []netip.Addr{netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("fd74:6370:626f:78::1")},
+	}
+}
+
+// config is what the spec says.
+func (s spec) config() Config {
+	link := testLink()
+	if s.NoIPv6 {
+		link = withoutIPv6(link)
+	}
+	env := []string{}
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "GUEST_TEST_") {
+			env = append(env, v)
+		}
+	}
+	return Config{
+		Args: s.Args, Env: append(env, s.Env...), Dir: s.Dir, Root: s.Root, User: s.User,
+		Hostname: s.Hostname, Link: link, Sysctls: s.Sysctls, Etc: s.Etc, KeepFDs: s.Keep,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+	}
+}
+
+// runPart is what tcpbox does, without a stack.
+func runPart() int {
+	var sp spec
+	if err := json.Unmarshal([]byte(os.Getenv(specVar)), &sp); err != nil {
+		panic(err)
+	}
+	for _, want := range sp.Dups {
+		fd, err := unix.Open("/", unix.O_PATH, 0)
+		if err == nil && fd != want {
+			err = unix.Dup2(fd, want)
+			unix.Close(fd)
+		}
+		if err != nil {
+			panic(err)
+		}
+	}
+	fail := func(err error) int {
+		fmt.Fprintf(os.Stderr, "error: %v\n", err)
+		if e := (*Error)(nil); errors.As(err, &e) && e.Hint != "" {
+			fmt.Fprintf(os.Stderr, "hint: %s\n", e.Hint)
+		}
+		if e := (*ExecError)(nil); errors.As(err, &e) {
+			return e.Status()
+		}
+		return 125
+	}
+	sb, err := New(context.Background(), sp.config())
+	if err != nil {
+		return fail(err)
+	}
+	defer sb.Close()
+	for _, p := range sp.Live {
+		if err := sb.NS().SetSysctl(p.Name, p.Value); err != nil {
+			return fail(err)
+		}
+	}
+	if sp.NoStart {
+		init, _ := sb.Pids()
+		os.WriteFile(sp.PidFile, fmt.Appendf(nil, "%d 0\n", init), 0o644)
+		os.Stdin.Read(make([]byte, 1))
+		return 0
+	}
+	stop := sb.ForwardSignals()
+	defer stop()
+	if err := sb.Start(); err != nil {
+		return fail(err)
+	}
+	if sp.PidFile != "" {
+		init, guest := sb.Pids()
+		tmp := sp.PidFile + ".new"
+		os.WriteFile(tmp, fmt.Appendf(nil, "%d %d\n", init, guest), 0o644)
+		os.Rename(tmp, sp.PidFile)
+	}
+	st, err := sb.Wait()
+	if err != nil {
+		return fail(err)
+	}
+	return st.ExitCode()
+}
+
+// The ordinary user of the tests.
+const testUID = 4242
+
+// demotePart opens /dev/net/tun to everybody in a mount namespace of its own,
+// gives root up, and goes on as "run".
+func demotePart() {
+	must := func(err error) {
+		if err != nil {
+			panic(err)
+		}
+	}
+	must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	if info, err := os.Stat("/dev/net/tun"); err != nil || info.Mode()&0o006 != 0o006 {
+		must(os.MkdirAll("/dev/net", 0o755))
+		must(unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=755"))
+		must(unix.Mknod("/dev/net/tun", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 200))))
+		must(os.Chmod("/dev/net/tun", 0o666))
+	}
+	if script := os.Getenv("GUEST_TEST_BEFORE"); script != "" {
+		if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
+			panic(fmt.Sprintf("%v: %s", err, out))
+		}
+	}
+	must(syscall.Setgroups(nil))
+	must(syscall.Setresgid(testUID, testUID, testUID))
+	must(syscall.Setresuid(testUID, testUID, testUID))
+	env := []string{partVar + "=run"}
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, partVar+"=") {
+			env = append(env, v)
+		}
+	}
+	must(syscall.Exec("/proc/self/exe", os.Args, env))
+}
+
+// who launches.
+type who string
+
+const (
+	asRoot who = "root"
+	asUser who = "user"
+)
+
+// everybody runs a test for each kind of caller that this machine can offer.
+func everybody(t *testing.T, f func(t *testing.T, who who)) {
+	for _, w := range []who{asRoot, asUser} {
+		t.Run(string(w), func(t *testing.T) {
+			w.need(t)
+			f(t, w)
+		})
+	}
+}
+
+// need skips a test that this machine cannot run. Where CI promised that it
+// can, that is a failure.
+func (w who) need(t testing.TB) {
+	skip := t.Skipf
+	if os.Getenv("CI") == "true" {
+		skip = t.Fatalf
+	}
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		skip("no TUN driver: %v", err)
+	}
+	if os.Geteuid() == 0 {
+		return
+	}
+	if w == asRoot {
+		skip("needs root")
+	}
+	if err := unix.Access("/dev/net/tun", unix.R_OK|unix.W_OK); err != nil {
+		skip("/dev/net/tun is not open to users: %v", err)
+	}
+}
+
+// uid is the caller's.
+func (w who) uid() int {
+	if w == asRoot {
+		return 0
+	}
+	if os.Geteuid() == 0 {
+		return testUID
+	}
+	return os.Geteuid()
+}
+
+// command runs a spec. It is given the environment's rest by its caller.
+func (w who) command(t testing.TB, sp spec) *exec.Cmd {
+	t.Helper()
+	data, err := json.Marshal(sp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary(t))
+	part := "run"
+	if w == asUser && os.Geteuid() == 0 {
+		part = "demote"
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	}
+	cmd.Env = append(os.Environ(), partVar+"="+part, specVar+"="+string(data), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	cmd.Dir = "/"
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+// result is what came of a run.
+type result struct {
+	code           int
+	stdout, stderr string
+}
+
+// run runs a spec to its end.
+func (w who) run(t testing.TB, sp spec) result {
+	t.Helper()
+	return finish(t, w.command(t, sp))
+}
+
+// sh runs a shell script as the guest.
+func (w who) sh(t testing.TB, sp spec, script string) result {
+	t.Helper()
+	sp.Args = []string{"sh", "-c", script}
+	return w.run(t, sp)
+}
+
+func finish(t testing.TB, cmd *exec.Cmd) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	code := cmd.ProcessState.ExitCode()
+	if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); ws.Signaled() {
+		code = 1000 + int(ws.Signal()) // tcpbox itself was killed
+	}
+	return result{code, stdout.String(), stderr.String()}
+}
+
+var binaryDir string
+
+// binary is a copy of the test binary that every user can execute.
+func binary(t testing.TB) string {
+	t.Helper()
+	if binaryDir == "" {
+		dir, err := os.MkdirTemp("", "guest-test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		binaryDir = dir
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile("/proc/self/exe")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(dir+"/guest.test", data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(binaryDir, "guest.test")
+}
+
+// openDir is a directory that every user can write to.
+func openDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "guest-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// patience bounds every wait for a condition. It is no measure of anything.
+const patience = 60 * time.Second
+
+// eventually waits for a condition.
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for !cond() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never came true: %s", what)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
