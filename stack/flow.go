@@ -100,9 +100,12 @@ const (
 // destination's fault, so the SYN is dropped rather than answered with a lie.
 func replyTo(err error) (reply, packet.Kind) {
 	var errno syscall.Errno
+	var short interface{ Shortage() string }
 	switch {
 	case errors.Is(err, ErrBusy):
 		return replyBusy, 0
+	case errors.As(err, &short):
+		return replyNoPort, 0
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return replyNone, 0
 	case !errors.As(err, &errno):
@@ -115,7 +118,7 @@ func replyTo(err error) (reply, packet.Kind) {
 		return replyICMP, packet.NoRoute
 	case syscall.EACCES, syscall.EPERM:
 		return replyICMP, packet.Prohibited
-	case syscall.ETIMEDOUT:
+	case syscall.ETIMEDOUT, syscall.EINVAL: // EINVAL is Linux's word for a blackhole route
 		return replyNone, 0
 	case syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM:
 		return replyNoPort, 0

@@ -70,7 +70,11 @@ func reuseOf(word string) netstack.Reuse {
 }
 
 // Plan implements knob.Carrier for the stack's leg.
-func (g *Gateway) Plan(settings []knob.Setting) []knob.Outcome {
+func (g *Gateway) Plan(settings []knob.Setting) []knob.Outcome { return PlanKnobs(settings) }
+
+// PlanKnobs says what the Apply of any Gateway would do, for callers that have
+// none yet.
+func PlanKnobs(settings []knob.Setting) []knob.Outcome {
 	out := make([]knob.Outcome, 0, len(settings))
 	for _, s := range settings {
 		o := knob.Outcome{Leg: tcpstate.Stack, Key: s.Key}

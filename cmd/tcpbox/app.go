@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// Streams are what a command reads and writes. Results go to Out, everything
+// else to Err; while a guest runs, In and Out are the guest's.
+type Streams struct {
+	In, Out, Err *os.File
+}
+
+// Main runs one command line and returns the exit status.
+func Main(args []string, io Streams) int {
+	app := newApp(io)
+	return report(io.Err, app.Run(args))
+}
+
+func newApp(streams Streams) *cli.App {
+	app := &cli.App{
+		Name:                  "tcpbox",
+		Usage:                 "run programs in a network sandbox",
+		CustomAppHelpTemplate: helpText("tcpbox"),
+		HideVersion:           true,
+		HideHelpCommand:       true,
+		Writer:                streams.Out,
+		ErrWriter:             streams.Err,
+		ExitErrHandler:        func(*cli.Context, error) {}, // report does it
+		OnUsageError:          onUsageError,
+		Action:                noCommand,
+		Commands: []*cli.Command{
+			runCommand(streams),
+			labCommand(streams),
+			getCommand(streams),
+			versionCommand(streams),
+			helpCommand(streams),
+		},
+	}
+	for _, c := range app.Commands {
+		c.OnUsageError = onUsageError
+		c.HideHelpCommand = true
+		c.CustomHelpTemplate = helpText(c.Name)
+	}
+	return app
+}
+
+// noCommand is what happens when the first word is no command.
+func noCommand(c *cli.Context) error {
+	if !c.Args().Present() {
+		return cli.ShowAppHelp(c)
+	}
+	word := c.Args().First()
+	hint := `see "tcpbox help"`
+	if near := nearest(word, commandNames(c.App)); near != "" {
+		hint = fmt.Sprintf("did you mean %q?", "tcpbox "+near)
+	}
+	return usagef(hint, "there is no command %q", word)
+}
+
+func commandNames(app *cli.App) (names []string) {
+	for _, c := range app.Commands {
+		if !c.Hidden {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}
+
+// onUsageError turns a complaint of the flag parser into ours.
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	text := err.Error()
+	hint := fmt.Sprintf("see %q", strings.TrimSpace("tcpbox help "+commandOf(c)))
+	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		var known []string
+		for _, f := range c.Command.Flags {
+			known = append(known, f.Names()...)
+		}
+		name = strings.TrimLeft(name, "-")
+		if near := nearest(name, known); near != "" {
+			hint = fmt.Sprintf("did you mean --%s?", near)
+		}
+		return usagef(hint, "there is no flag --%s", name)
+	}
+	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
+		return usagef(hint, "--%s needs a value", strings.TrimLeft(name, "-"))
+	}
+	return usagef(hint, "%s", text)
+}
+
+func commandOf(c *cli.Context) string {
+	if c.Command == nil || c.Command.Name == "tcpbox" {
+		return ""
+	}
+	return c.Command.Name
+}
+
+func helpCommand(streams Streams) *cli.Command {
+	return &cli.Command{
+		Name: "help", Usage: "show the help of a command",
+		Action: func(c *cli.Context) error {
+			name := "tcpbox"
+			if c.Args().Present() {
+				name = c.Args().First()
+			}
+			text, ok := helpTexts[name]
+			if !ok {
+				return usagef(`see "tcpbox help"`, "there is no help on %q", name)
+			}
+			_, err := io.WriteString(streams.Out, text)
+			return err
+		},
+	}
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"tcpbox"
+	"tcpbox/netns/guest"
+	"tcpbox/policy"
+	"tcpbox/policy/knob"
+)
+
+// Exit statuses of tcpbox itself. A guest's own status passes through.
+const (
+	exitUsage    = 2
+	exitTimeout  = 124
+	exitInternal = 125
+)
+
+// usageError is wrong input: nothing was started.
+type usageError struct{ text, hint string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(hint, format string, args ...any) error {
+	return &usageError{text: fmt.Sprintf(format, args...), hint: hint}
+}
+
+// exitStatus ends tcpbox with a status and without a word.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// report prints an error and its hint and returns the exit status.
+func report(w io.Writer, err error) int {
+	var status exitStatus
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status):
+		return int(status)
+	}
+	for _, e := range flatten(err) {
+		fmt.Fprintf(w, "tcpbox: error: %s\n", oneLine(strip(e.Error())))
+		if hint := hintOf(e); hint != "" {
+			fmt.Fprintf(w, "tcpbox: hint: %s\n", oneLine(hint))
+		}
+	}
+	return statusOf(err)
+}
+
+// flatten takes joined errors apart: each fault is a line of its own.
+func flatten(err error) []error {
+	switch e := err.(type) {
+	case interface{ Unwrap() []error }:
+		var all []error
+		for _, inner := range e.Unwrap() {
+			all = append(all, flatten(inner)...)
+		}
+		return all
+	case interface{ Unwrap() error }:
+		if inner := e.Unwrap(); inner != nil {
+			if _, joined := inner.(interface{ Unwrap() []error }); joined {
+				return flatten(inner)
+			}
+		}
+	}
+	return []error{err}
+}
+
+// strip takes away the names of packages that front an error: the person at
+// the terminal has not asked where in tcpbox it happened.
+func strip(text string) string {
+	for _, p := range []string{"tcpbox: ", "guest: ", "netns: ", "policy: ", "knob: ", "peer: ", "dns: ", "stack: ", "tun: "} {
+		text = strings.TrimPrefix(text, p)
+	}
+	return text
+}
+
+func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }
+
+// hintOf finds the next step in an error.
+func hintOf(err error) string {
+	var usage *usageError
+	var fault *tcpbox.Fault
+	var launch *guest.Error
+	var rule *policy.ParseError
+	var setting *knob.Error
+	switch {
+	case errors.As(err, &usage):
+		return usage.hint
+	case errors.As(err, &fault):
+		return fault.Hint
+	case errors.As(err, &launch):
+		return launch.Hint
+	case errors.As(err, &rule):
+		return rule.Hint
+	case errors.As(err, &setting):
+		return setting.Hint
+	}
+	return ""
+}
+
+func statusOf(err error) int {
+	var usage *usageError
+	var exec *guest.ExecError
+	var rule *policy.ParseError
+	var setting *knob.Error
+	switch {
+	case errors.As(err, &usage), errors.As(err, &rule), errors.As(err, &setting):
+		return exitUsage
+	case errors.As(err, &exec):
+		return exec.Status()
+	}
+	return exitInternal
+}

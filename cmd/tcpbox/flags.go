@@ -1,0 +1,286 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"tcpbox"
+	"tcpbox/netns/guest"
+	"tcpbox/policy"
+	"tcpbox/policy/knob"
+	"tcpbox/stack/dns"
+	"tcpbox/stack/peer"
+)
+
+// words collects the values of flags in the order in which they were given,
+// whichever flags they are: --allow and --deny are one list. Parsing comes
+// after, so that every fault is found and keeps its hint.
+type words struct{ all []word }
+
+type word struct{ flag, value string }
+
+// collector is the cli.Generic of one flag.
+type collector struct {
+	to   *words
+	flag string
+}
+
+// Set implements flag.Value.
+func (c *collector) Set(value string) error {
+	c.to.all = append(c.to.all, word{c.flag, value})
+	return nil
+}
+
+func (c *collector) String() string { return "" }
+
+func (w *words) flag(name string, aliases ...string) cli.Flag {
+	return &cli.GenericFlag{Name: name, Aliases: aliases, Value: &collector{to: w, flag: name}}
+}
+
+// runFlags is what the command line of tcpbox run says.
+type runFlags struct {
+	words  words
+	quiet  bool
+	config tcpbox.Config
+
+	timeout time.Duration
+	logTo   string
+	netSet  bool
+}
+
+func (f *runFlags) list() []cli.Flag {
+	var flags []cli.Flag
+	for _, name := range []string{
+		"net", "allow", "deny", "dns", "add-host", "peer", "tcp", "log",
+		"name", "hostname", "mtu", "subnet4", "subnet6", "env", "workdir", "timeout", "user", "keep-fd",
+	} {
+		switch name {
+		case "env":
+			flags = append(flags, f.words.flag(name, "e"))
+		case "workdir":
+			flags = append(flags, f.words.flag(name, "w"))
+		case "user":
+			flags = append(flags, f.words.flag(name, "u"))
+		case "hostname":
+			flags = append(flags, f.words.flag(name))
+		default:
+			flags = append(flags, f.words.flag(name))
+		}
+	}
+	return append(flags,
+		&cli.BoolFlag{Name: "no-ipv6", Destination: &f.config.NoIPv6},
+		&cli.BoolFlag{Name: "root", Destination: &f.config.Root},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Destination: &f.quiet},
+	)
+}
+
+// parse turns the words into the configuration, and reports every fault.
+func (f *runFlags) parse() error {
+	f.config.Policy.Net = policy.NetPublic
+	f.config.Env = os.Environ()
+	var errs []error
+	for _, w := range f.words.all {
+		if err := f.set(w.flag, w.value); err != nil {
+			errs = append(errs, flagError(w, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// flagError says which flag an error is of. Typed errors keep their hints.
+func flagError(w word, err error) error {
+	var usage *usageError
+	hint := hintOf(err)
+	if errors.As(err, &usage) {
+		hint = usage.hint
+	}
+	text := strip(err.Error())
+	if !strings.Contains(text, strconv.Quote(w.value)) {
+		text = strconv.Quote(w.value) + ": " + text
+	}
+	if hint == "" {
+		hint = `see "tcpbox help run"`
+	}
+	return usagef(hint, "--%s %s", w.flag, text)
+}
+
+func (f *runFlags) set(flag, value string) (err error) {
+	c := &f.config
+	switch flag {
+	case "net":
+		c.Policy.Net, err = policy.ParseNet(value)
+	case "allow", "deny":
+		action := policy.Deny
+		if flag == "allow" {
+			action = policy.Allow
+		}
+		var r policy.Rule
+		if r, err = policy.ParseRule(action, value); err == nil {
+			c.Policy.Rules = append(c.Policy.Rules, r)
+		}
+	case "dns":
+		if value == "none" {
+			c.DNS.None = true
+			break
+		}
+		var server netip.AddrPort
+		if server, err = dns.ParseServer(value); err == nil {
+			c.DNS.Servers = append(c.DNS.Servers, server)
+		}
+	case "add-host":
+		var h dns.Host
+		if h, err = dns.ParseHost(value); err == nil {
+			c.DNS.Hosts = append(c.DNS.Hosts, h)
+		}
+	case "peer":
+		var p peer.Spec
+		if p, err = peer.ParseSpec(value); err == nil {
+			c.Peers = append(c.Peers, p)
+		}
+	case "tcp":
+		var s knob.Setting
+		if s, err = knob.ParseSetting(value); err == nil {
+			c.Knobs = append(c.Knobs, s)
+		}
+	case "log":
+		f.logTo = value
+		err = checkLogTarget(value)
+	case "name":
+		c.Name = value
+		err = checkName(value)
+	case "hostname":
+		c.Hostname = value
+		err = checkHostname(value)
+	case "mtu":
+		c.MTU, err = parseInt(value, 1280, 65535, "bytes")
+	case "subnet4":
+		c.Subnet4, err = parsePrefix(value)
+	case "subnet6":
+		c.Subnet6, err = parsePrefix(value)
+	case "env":
+		c.Env, err = addEnv(c.Env, value)
+	case "workdir":
+		c.Dir, err = parseDir(value)
+	case "timeout":
+		f.timeout, err = parseTimeout(value)
+	case "user":
+		c.User, err = parseUser(value)
+	case "keep-fd":
+		var fd int
+		if fd, err = parseInt(value, 3, math.MaxInt32, "descriptor"); err == nil {
+			c.KeepFDs = append(c.KeepFDs, fd)
+		}
+	default:
+		err = fmt.Errorf("unknown flag")
+	}
+	return err
+}
+
+func parseInt(text string, least, most int, what string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least || n > most {
+		return 0, usagef("", "not a number from %d to %d (%s)", least, most, what)
+	}
+	return n, nil
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, usagef("a subnet is written as 198.18.0.0/24 or fd00::/64", "not a subnet")
+	}
+	if p.Masked() != p {
+		return p, usagef("did you mean "+p.Masked().String()+"?", "it has host bits set")
+	}
+	return p, nil
+}
+
+func parseTimeout(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, usagef("a duration is written as 30s, 5m or 1h30m", "not a duration above zero")
+	}
+	return d, nil
+}
+
+func parseUser(text string) (*guest.User, error) {
+	uidText, gidText, hasGID := strings.Cut(text, ":")
+	uid, err := parseInt(uidText, 0, math.MaxInt32, "user id")
+	if err != nil {
+		return nil, usagef(`numbers only: "id -u NAME" tells the number of a user`, "not UID[:GID]")
+	}
+	if !hasGID {
+		return &guest.User{UID: uid, GID: uid}, nil
+	}
+	gid, err := parseInt(gidText, 0, math.MaxInt32, "group id")
+	if err != nil {
+		return nil, usagef(`numbers only: "id -g NAME" tells the number of a user's group`, "not UID[:GID]")
+	}
+	return &guest.User{UID: uid, GID: gid}, nil
+}
+
+// addEnv adds NAME=VALUE, or NAME to say that it stays as it is, as docker
+// does. A later one of the same name wins.
+func addEnv(env []string, text string) ([]string, error) {
+	name, _, hasValue := strings.Cut(text, "=")
+	if name == "" || strings.ContainsRune(text, 0) {
+		return env, usagef("it is NAME=VALUE, or NAME for the value it has here", "not a variable")
+	}
+	if !hasValue {
+		return env, nil
+	}
+	kept := make([]string, 0, len(env)+1)
+	for _, e := range env {
+		if !strings.HasPrefix(e, name+"=") {
+			kept = append(kept, e)
+		}
+	}
+	return append(kept, text), nil
+}
+
+func parseDir(text string) (string, error) {
+	abs, err := filepath.Abs(text)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(abs)
+	switch {
+	case err != nil:
+		return "", usagef("the guest sees the files that you see", "no such directory")
+	case !info.IsDir():
+		return "", usagef("", "not a directory")
+	}
+	return abs, nil
+}
+
+func checkHostname(text string) error {
+	if text == "" || len(text) > 64 || strings.ContainsFunc(text, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.')
+	}) {
+		return usagef("letters, digits, hyphens and dots, at most 64", "not a hostname")
+	}
+	return nil
+}
+
+func checkName(text string) error {
+	ok := text != "" && len(text) <= 64
+	for i, r := range text {
+		alnum := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !alnum && (i == 0 || r != '-' && r != '_' && r != '.') {
+			ok = false
+		}
+	}
+	if !ok {
+		return usagef("letters, digits, and after the first also - _ and ., at most 64", "not a sandbox name")
+	}
+	return nil
+}

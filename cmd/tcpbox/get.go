@@ -1,0 +1,45 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// getCommand is the smallest client there can be, for machines that have no
+// other: what the first command of the README runs in the sandbox.
+func getCommand(streams Streams) *cli.Command {
+	return &cli.Command{
+		Name: "get", Usage: "fetch a URL and print it (a small client for the sandbox)",
+		Action: func(c *cli.Context) error {
+			if c.Args().Len() != 1 {
+				return usagef(`for example: tcpbox run --peer web=http -- tcpbox get http://web/`, "get takes one URL")
+			}
+			return get(c.Args().First(), streams.Out)
+		},
+	}
+}
+
+func get(url string, w io.Writer) error {
+	client := &http.Client{
+		Timeout:   30 * time.Second,
+		Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil},
+	}
+	resp, err := client.Get(url)
+	if err != nil {
+		return fmt.Errorf("get: %w", err)
+	}
+	_, err = io.Copy(w, resp.Body)
+	err = errors.Join(err, resp.Body.Close())
+	if err != nil {
+		return fmt.Errorf("get %s: %w", url, err)
+	}
+	if resp.StatusCode >= 400 {
+		return fmt.Errorf("get %s: %s", url, resp.Status)
+	}
+	return nil
+}

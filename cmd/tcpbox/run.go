@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"tcpbox"
+	"tcpbox/netns/guest"
+)
+
+func runCommand(streams Streams) *cli.Command {
+	f := &runFlags{}
+	return &cli.Command{
+		Name:  "run",
+		Usage: "run a command in a new sandbox",
+		Flags: f.list(),
+		Action: func(c *cli.Context) error {
+			return run(f, c.Args().Slice(), streams)
+		},
+	}
+}
+
+// run is tcpbox run: from the command line to the guest's exit status.
+func run(f *runFlags, args []string, streams Streams) error {
+	if err := f.parse(); err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		return usagef(`for example: tcpbox run -- curl https://example.com`, "no command to run")
+	}
+	cfg := f.config
+	cfg.Args = ownProgram(args)
+	cfg.Stdin, cfg.Stdout, cfg.Stderr = streams.In, streams.Out, streams.Err
+
+	say := newSpeaker(streams.Err, f.quiet)
+	log, err := openLog(f.logTo, streams.Err)
+	if err != nil {
+		return err
+	}
+	cfg.OnRecord = log.onRecord()
+	cfg.OnRefused = say.refused
+	cfg.OnOutcome = say.outcome
+	if os.Geteuid() == 0 && cfg.User == nil {
+		say.warn("the guest runs as uid 0: it can write root's files; --user UID[:GID] runs it as someone else")
+	}
+
+	box, err := tcpbox.Start(context.Background(), cfg)
+	if err != nil {
+		return errors.Join(err, log.close())
+	}
+	stop := box.ForwardSignals()
+	timedOut := endAfter(box, f.timeout)
+	status, err := box.Wait()
+	stop()
+	say.summary()
+	if err := errors.Join(err, log.close()); err != nil {
+		return err
+	}
+	if timedOut() {
+		return exitStatus(exitTimeout)
+	}
+	return asExit(status)
+}
+
+// ownProgram makes "tcpbox" as the guest's program mean this very executable.
+func ownProgram(args []string) []string {
+	if args[0] != "tcpbox" {
+		return args
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return args
+	}
+	return append([]string{self}, args[1:]...)
+}
+
+// killAfter is how long a guest that was told to end may take to do so.
+const killAfter = 5 * time.Second
+
+// endAfter ends the guest when its time is up: TERM, and KILL if that does not
+// help. The function it returns stops that, and reports whether it happened.
+func endAfter(box *tcpbox.Sandbox, d time.Duration) (timedOut func() bool) {
+	if d == 0 {
+		return func() bool { return false }
+	}
+	kill := time.NewTimer(d + killAfter)
+	term := time.NewTimer(d)
+	done := make(chan struct{})
+	result := make(chan bool, 1)
+	go func() {
+		hit := false
+		for {
+			select {
+			case <-term.C:
+				hit = true
+				_ = box.Signal(syscall.SIGTERM)
+			case <-kill.C:
+				_ = box.Signal(syscall.SIGKILL)
+			case <-done:
+				result <- hit
+				return
+			}
+		}
+	}()
+	return func() bool {
+		term.Stop()
+		kill.Stop()
+		close(done)
+		return <-result
+	}
+}
+
+// asExit turns the guest's status into tcpbox's own.
+func asExit(s guest.Status) error {
+	if code := s.ExitCode(); code != 0 {
+		return exitStatus(code)
+	}
+	return nil
+}
+
+func versionCommand(streams Streams) *cli.Command {
+	return &cli.Command{
+		Name: "version", Usage: "print the version",
+		Action: func(*cli.Context) error {
+			_, err := fmt.Fprintln(streams.Out, versionText())
+			return err
+		},
+	}
+}

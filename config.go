@@ -1,0 +1,170 @@
+package tcpbox
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+
+	"tcpbox/netns/guest"
+	"tcpbox/policy"
+	"tcpbox/policy/knob"
+	"tcpbox/stack"
+	"tcpbox/stack/dns"
+	"tcpbox/stack/peer"
+	"tcpbox/stack/tcpstate"
+)
+
+// Defaults of Config.
+const (
+	// DefaultMTU lets the guest's kernel hand over large segments; TCP ends in
+	// the stack, so it never reaches the outside.
+	DefaultMTU = 65520
+
+	DefaultSubnet4 = "198.18.0.0/24"          // benchmarking range, RFC 2544: never routed
+	DefaultSubnet6 = "fd74:6370:626f:78::/64" // unique local, RFC 4193
+)
+
+// Config says what to run and under which rules. The zero value of a field
+// means what its comment says; the zero Config lacks only Args.
+type Config struct {
+	// Name names the sandbox in its log. Empty means a name made of the
+	// program's and the process id.
+	Name string
+
+	// Args are the guest's program and its arguments. A name without a slash
+	// is looked for in the PATH of Env.
+	Args []string
+
+	// Env is the guest's environment, as in os.Environ. Nil means this
+	// process's.
+	Env []string
+
+	// Dir is the guest's working directory, an absolute path. Empty means this
+	// process's.
+	Dir string
+
+	// Root maps the guest's uid and gid to 0; it gains no power by it.
+	Root bool
+
+	// User runs the guest as someone else; only root can. Nil means as the
+	// caller.
+	User *guest.User
+
+	// Hostname is the machine's name inside. Empty means the caller's.
+	Hostname string
+
+	// KeepFDs are inherited descriptors, beside 0, 1 and 2, that the guest
+	// keeps under the same numbers.
+	KeepFDs []int
+
+	// The guest's descriptors 0, 1 and 2. Nil means /dev/null.
+	Stdin, Stdout, Stderr *os.File
+
+	// MTU of the sandbox's interface, in bytes. Zero means DefaultMTU.
+	MTU int
+
+	// Subnet4 and Subnet6 are the sandbox's own. The first address is the
+	// gateway's, the second the guest's; peers have those from the sixteenth
+	// on. The zero Prefix means DefaultSubnet4 and DefaultSubnet6.
+	Subnet4, Subnet6 netip.Prefix
+
+	// NoIPv6 switches IPv6 off inside.
+	NoIPv6 bool
+
+	// Policy decides what may be reached. The zero Policy reaches nothing but
+	// Peers.
+	Policy policy.Policy
+
+	// DNS is the resolver that the guest sees.
+	DNS DNS
+
+	// Peers are hosts inside the stack, reachable by name under every Policy.
+	Peers []peer.Spec
+
+	// Knobs are TCP settings per leg.
+	Knobs []knob.Setting
+
+	// OnRecord takes the state log, in order, in one goroutine of its own: each
+	// TCP state transition, and a marker wherever some were lost because the
+	// reader was too slow. Nil means that no one reads.
+	OnRecord func(tcpstate.Transition)
+
+	// OnRefused is told of each connection or packet that was refused. It must
+	// not block.
+	OnRefused func(stack.Refusal)
+
+	// OnOutcome is told, before the guest starts, what each leg made of Knobs.
+	OnOutcome func(knob.Outcome)
+
+	// Log gets what is worth knowing about the sandbox. Nil discards it.
+	Log *slog.Logger
+}
+
+// DNS configures the resolver of the sandbox. The zero DNS forwards what it
+// does not know to the host's resolvers, unless the Policy's Net is none.
+type DNS struct {
+	// None forwards nothing: only peers and Hosts have addresses.
+	None bool
+
+	// Servers are asked instead of the host's resolvers, under every Policy.
+	Servers []netip.AddrPort
+
+	// Hosts are additional names and their addresses.
+	Hosts []dns.Host
+}
+
+// A Fault is an error that knows the next step.
+type Fault struct {
+	Err  error
+	Hint string
+}
+
+func (f *Fault) Error() string { return f.Err.Error() }
+
+// Unwrap returns the cause.
+func (f *Fault) Unwrap() error { return f.Err }
+
+// normalise fills in defaults and reports everything that is wrong.
+func (c *Config) normalise() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(c.Args) == 0 || c.Args[0] == "" {
+		bad("no command to run")
+	}
+	if c.MTU == 0 {
+		c.MTU = DefaultMTU
+	}
+	if !c.Subnet4.IsValid() {
+		c.Subnet4 = netip.MustParsePrefix(DefaultSubnet4)
+	}
+	if !c.Subnet6.IsValid() {
+		c.Subnet6 = netip.MustParsePrefix(DefaultSubnet6)
+	}
+	if err := checkSubnet(c.Subnet4, true); err != nil {
+		errs = append(errs, err)
+	}
+	if err := checkSubnet(c.Subnet6, false); err != nil && !c.NoIPv6 {
+		errs = append(errs, err)
+	}
+	if err := peer.Check(c.Peers); err != nil {
+		errs = append(errs, err)
+	}
+	if c.DNS.None && len(c.DNS.Servers) > 0 {
+		bad("dns: none and servers exclude each other")
+	}
+	if c.Name == "" {
+		c.Name = defaultName(c.Args)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.OnRefused == nil {
+		c.OnRefused = func(stack.Refusal) {}
+	}
+	if c.OnOutcome == nil {
+		c.OnOutcome = func(knob.Outcome) {}
+	}
+	return errors.Join(errs...)
+}

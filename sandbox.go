@@ -1,0 +1,267 @@
+package tcpbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+
+	"tcpbox/netns"
+	"tcpbox/netns/guest"
+	"tcpbox/policy"
+	"tcpbox/policy/knob"
+	"tcpbox/stack"
+	"tcpbox/stack/dns"
+	"tcpbox/stack/relay"
+	"tcpbox/stack/upstream"
+)
+
+// Init must be called first in main, and in TestMain: Start executes the
+// program again to become a sandbox's first process, and Init is where that
+// begins. In every other process it does nothing.
+func Init() { guest.Init() }
+
+// Sandbox is a running guest with its stack. Its methods may be called
+// concurrently.
+type Sandbox struct {
+	name    string
+	guest   *guest.Sandbox
+	gateway *stack.Gateway
+	host    *upstream.Host
+	owned   *upstream.Addresses
+	log     *recorder
+	knobs   *knob.Plan
+
+	cancel  context.CancelFunc
+	running sync.WaitGroup // the gateway, the resolver, the peers
+
+	mu     sync.Mutex
+	runErr error // why the gateway ended, if by itself
+
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Start makes a sandbox and starts the guest in it. ctx bounds the starting
+// only. If Start fails, nothing is left of what it made. An error may match
+// *guest.Error or *Fault, which have a hint, or *guest.ExecError.
+func Start(ctx context.Context, cfg Config) (*Sandbox, error) {
+	if err := cfg.normalise(); err != nil {
+		return nil, fmt.Errorf("tcpbox: %w", err)
+	}
+	addrs, err := cfg.plan()
+	if err != nil {
+		return nil, fmt.Errorf("tcpbox: %w", err)
+	}
+	s := &Sandbox{name: cfg.Name}
+	if err := s.start(ctx, &cfg, addrs); err != nil {
+		_ = s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// start opens everything in order; Close undoes what there is.
+func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) error {
+	life, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.log = newRecorder(cfg.Name, cfg.OnRecord)
+
+	var err error
+	if s.owned, err = upstream.NewAddresses(nil); err != nil {
+		return fmt.Errorf("tcpbox: %w", err)
+	}
+	s.host = newHost(s.owned, cfg.Policy)
+
+	if err := s.resolveKnobs(cfg); err != nil {
+		return err
+	}
+	s.guest, err = guest.New(ctx, guest.Config{
+		Args: cfg.Args, Env: cfg.Env, Dir: cfg.Dir, Root: cfg.Root, User: cfg.User,
+		Hostname: cfg.Hostname, Link: addrs.link(cfg, needsDefault6(cfg)),
+		Etc: etcFiles(addrs, hostnameOf(cfg)), KeepFDs: cfg.KeepFDs,
+		Stdin: cfg.Stdin, Stdout: cfg.Stdout, Stderr: cfg.Stderr, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	decide := func(_ context.Context, r policy.Request) policy.Verdict { return cfg.Policy.Decide(r, s.owned) }
+	s.gateway, err = stack.New(stack.Config{
+		Device: s.guest.Device(), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
+		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.sink, Log: cfg.Log,
+	})
+	if err != nil {
+		return fmt.Errorf("tcpbox: %w", err)
+	}
+	if err := s.tune(cfg); err != nil {
+		return fmt.Errorf("tcpbox: %w", err)
+	}
+	if err := s.serveNames(life, cfg, addrs); err != nil {
+		return fmt.Errorf("tcpbox: %w", err)
+	}
+	if err := s.servePeers(life, cfg, addrs); err != nil {
+		return fmt.Errorf("tcpbox: %w", err)
+	}
+	s.running.Go(func() { s.runGateway(life) })
+	return s.guest.Start()
+}
+
+// newHost makes the uplink. When a connection stands, it asks once more
+// whether the host has come to own its far end.
+func newHost(owned *upstream.Addresses, p policy.Policy) *upstream.Host {
+	return &upstream.Host{
+		MaxDials: maxDials,
+		Confirm: func(_, remote netip.AddrPort) error {
+			v := p.Decide(policy.Request{Proto: policy.TCP, Dst: remote}, owned)
+			if !v.Allow {
+				return fmt.Errorf("refused by %s: %w", v.Rule, syscall.ECONNREFUSED)
+			}
+			return nil
+		},
+	}
+}
+
+// maxDials bounds the dials in progress on host sockets; the gateway's own
+// limit on what is pending is above it.
+const maxDials = 8192
+
+// runGateway runs the gateway to its end. If it ends by itself, the guest has
+// lost its network for good and is ended too.
+func (s *Sandbox) runGateway(life context.Context) {
+	err := s.gateway.Run(life, uplink{s.host})
+	if err == nil || life.Err() != nil {
+		return
+	}
+	s.mu.Lock()
+	s.runErr = err
+	s.mu.Unlock()
+	_ = s.guest.Signal(syscall.SIGKILL)
+}
+
+// uplink gives the gateway the host's sockets.
+type uplink struct{ *upstream.Host }
+
+var _ stack.Uplink = uplink{}
+var _ relay.Conn = (*upstream.Conn)(nil)
+
+// Name returns the sandbox's name.
+func (s *Sandbox) Name() string { return s.name }
+
+// Signal sends a signal to the guest.
+func (s *Sandbox) Signal(sig syscall.Signal) error { return s.guest.Signal(sig) }
+
+// ForwardSignals passes the signals that this process gets on to the guest,
+// each exactly once, and keeps job control working, until stop is called.
+func (s *Sandbox) ForwardSignals() (stop func()) { return s.guest.ForwardSignals() }
+
+// NS is the way into the sandbox's network namespace.
+func (s *Sandbox) NS() netns.NS { return s.guest.NS() }
+
+// Stats returns the gateway's counters.
+func (s *Sandbox) Stats() stack.Stats { return s.gateway.Stats() }
+
+// Wait waits until the guest has ended, delivers what it had sent, and closes
+// the sandbox.
+func (s *Sandbox) Wait() (guest.Status, error) {
+	status, err := s.guest.Wait()
+	s.mu.Lock()
+	runErr := s.runErr
+	s.mu.Unlock()
+	if err == nil && runErr == nil {
+		s.gateway.Drain()
+	}
+	return status, errors.Join(runErr, err, s.Close())
+}
+
+// Close kills the guest, resets all connections and returns when nothing of
+// the sandbox is left. It is safe to call twice.
+func (s *Sandbox) Close() error {
+	s.closeOnce.Do(func() {
+		if s.cancel != nil {
+			s.cancel()
+		}
+		var errs []error
+		if s.gateway != nil {
+			errs = append(errs, s.gateway.Close())
+		}
+		if s.guest != nil {
+			errs = append(errs, s.guest.Close())
+		}
+		s.running.Wait()
+		if s.host != nil {
+			errs = append(errs, s.host.Close())
+		}
+		if s.owned != nil {
+			errs = append(errs, s.owned.Close())
+		}
+		if s.log != nil {
+			s.log.close()
+		}
+		s.closeErr = errors.Join(errs...)
+	})
+	return s.closeErr
+}
+
+func hostnameOf(cfg *Config) string {
+	if cfg.Hostname != "" {
+		return cfg.Hostname
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// serveNames starts the resolver on the gateway's addresses.
+func (s *Sandbox) serveNames(life context.Context, cfg *Config, addrs addressPlan) error {
+	forward, err := forwarders(cfg)
+	if err != nil {
+		return err
+	}
+	server, err := dns.New(dns.Config{
+		Hosts: append(addrs.names(cfg.Peers), cfg.DNS.Hosts...), Local: addrs.subnets, Forward: forward, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	const port = 53
+	for _, a := range addrs.gateways {
+		at := netip.AddrPortFrom(a, port)
+		packets, err := s.gateway.ListenPacket(at)
+		if err != nil {
+			return err
+		}
+		streams, err := s.gateway.Listen(at)
+		if err != nil {
+			_ = packets.Close()
+			return err
+		}
+		s.running.Go(func() { _ = server.ServePacket(life, packets) })
+		s.running.Go(func() { _ = server.ServeStream(life, streams) })
+	}
+	return nil
+}
+
+// hostResolvConf is where the host says which resolvers it uses.
+const hostResolvConf = "/etc/resolv.conf"
+
+// forwarders are the resolvers that the sandbox's resolver may ask.
+func forwarders(cfg *Config) ([]netip.AddrPort, error) {
+	switch {
+	case cfg.DNS.None:
+		return nil, nil
+	case len(cfg.DNS.Servers) > 0:
+		return cfg.DNS.Servers, nil
+	case cfg.Policy.Net == policy.NetNone:
+		return nil, nil
+	}
+	servers, err := dns.HostResolvers(hostResolvConf)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return servers, err
+}
