@@ -34,6 +34,8 @@ type admission struct {
 	halfOpen   atomic.Int64
 	pendings   atomic.Int64
 
+	running sync.WaitGroup // handlers, dials, and SYNs that are delivered again
+
 	mu      sync.Mutex
 	pending map[gvstack.TransportEndpointID]*pendingSYN
 	perDst  map[netip.AddrPort]int
@@ -43,11 +45,16 @@ type admission struct {
 // A pendingSYN is a connection that the guest has asked for and that has no
 // endpoint yet.
 type pendingSYN struct {
-	ctx     context.Context
-	cancel  context.CancelFunc
-	dst     netip.AddrPort
-	syn     []byte // its IP and TCP header, which an ICMP error quotes
-	waiting bool   // counts as pending; guarded by admission.mu
+	ctx    context.Context
+	cancel context.CancelFunc
+	dst    netip.AddrPort
+	syn    []byte // its IP and TCP header, which an ICMP error quotes
+	seq    uint32 // its sequence number
+
+	// Guarded by admission.mu.
+	waiting bool   // counts as pending
+	gaveUp  bool   // cancelled because the guest had stopped asking
+	next    []byte // a SYN that follows when this request has ended
 	last    tcpip.MonotonicTime
 	gap     time.Duration // between the last two SYNs
 }
@@ -80,7 +87,20 @@ func (a *admission) handle(id gvstack.TransportEndpointID, pkt *gvstack.PacketBu
 	}
 	if !a.stack.forwarder.HandlePacket(id, pkt) {
 		a.done(id) // a malformed segment
+		a.running.Done()
 	}
+	return true
+}
+
+// begin counts something that Stack.Close waits for, which calls running.Done.
+// It reports false if the Stack is closing.
+func (a *admission) begin() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
+	a.running.Add(1)
 	return true
 }
 
@@ -89,12 +109,20 @@ func (a *admission) handle(id gvstack.TransportEndpointID, pkt *gvstack.PacketBu
 func (a *admission) admit(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuffer) bool {
 	now := a.stack.clock.NowMonotonic()
 	dst := localOf(id)
+	seq := header.TCP(pkt.TransportHeader().Slice()).SequenceNumber()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
 		return false
 	}
 	if p := a.pending[id]; p != nil {
+		if p.seq != seq {
+			// The guest has abandoned that connection, which a kernel does
+			// without a word, and asks for another one from the same port.
+			p.next = cloneOf(pkt)
+			p.cancel()
+			return false
+		}
 		p.gap = now.Sub(p.last)
 		p.last = now
 		return false
@@ -111,14 +139,22 @@ func (a *admission) admit(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuf
 		c.dropPerDst.Add(1)
 		return false
 	}
-	p := &pendingSYN{dst: dst, waiting: true, last: now}
+	p := &pendingSYN{dst: dst, seq: seq, waiting: true, last: now}
 	p.ctx, p.cancel = context.WithCancel(a.stack.ctx)
 	p.syn = append(p.syn, pkt.NetworkHeader().Slice()...)
 	p.syn = append(p.syn, pkt.TransportHeader().Slice()...)
 	a.pending[id] = p
 	a.perDst[dst]++
 	a.pendings.Add(1)
+	a.running.Add(1)
 	return true
+}
+
+// cloneOf copies a whole packet.
+func cloneOf(pkt *gvstack.PacketBuffer) []byte {
+	v := pkt.ToView()
+	defer v.Release()
+	return append([]byte(nil), v.AsSlice()...)
 }
 
 // find returns the pending SYN of a 4-tuple.
@@ -165,12 +201,16 @@ func (a *admission) done(id gvstack.TransportEndpointID) {
 	a.mu.Lock()
 	p := a.pending[id]
 	delete(a.pending, id)
-	if p != nil {
-		a.stopWaitingLocked(p)
+	if p == nil {
+		a.mu.Unlock()
+		return
 	}
+	a.stopWaitingLocked(p)
+	next := p.next
 	a.mu.Unlock()
-	if p != nil {
-		p.cancel()
+	p.cancel()
+	if next != nil {
+		a.stack.redeliver(next)
 	}
 }
 
@@ -190,7 +230,8 @@ func (a *admission) giveUpSilent() {
 	defer a.mu.Unlock()
 	for _, p := range a.pending {
 		due := max(firstRetransmission, 2*p.gap)
-		if p.waiting && now.Sub(p.last) > 2*due {
+		if p.waiting && !p.gaveUp && now.Sub(p.last) > 2*due {
+			p.gaveUp = true
 			a.stack.counters.givenUp.Add(1)
 			p.cancel()
 		}
@@ -210,6 +251,7 @@ func (a *admission) close() {
 // handler is gVisor's forwarder calling, in a goroutine of its own, once for
 // each admitted SYN.
 func (a *admission) handler(fr *tcp.ForwarderRequest) {
+	defer a.running.Done()
 	id := fr.ID()
 	p := a.find(id)
 	if p == nil { // the Stack is closing

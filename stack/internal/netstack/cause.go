@@ -15,10 +15,10 @@ func byTimer(which string) tcpstate.Cause {
 }
 
 // causeLocked tells what made the endpoint go from from to to. failed says
-// that it ended with an error, and age is how long from had lasted. RFC 9293
-// leaves most transitions a single cause; the ends of a connection are told
-// apart by what was seen before them.
-func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Duration, v via) tcpstate.Cause {
+// that it ended with an error, age is how long from had lasted, and connecting
+// that an active open picks its port. RFC 9293 leaves most transitions a single
+// cause; the ends of a connection are told apart by what was seen before them.
+func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Duration, connecting bool) tcpstate.Cause {
 	type edge struct{ from, to tcpstate.State }
 	switch (edge{from, to}) {
 	case edge{tcpstate.Closed, tcpstate.SynSent}:
@@ -45,13 +45,13 @@ func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Dura
 		return tcpstate.Cause{Kind: tcpstate.ByCall}
 	}
 	if to == tcpstate.Closed {
-		return r.endLocked(from, failed, age, v)
+		return r.endLocked(from, failed, age, connecting)
 	}
 	return tcpstate.Cause{}
 }
 
 // endLocked tells what ended the endpoint.
-func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, v via) tcpstate.Cause {
+func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, connecting bool) tcpstate.Cause {
 	if e := ending(r.policy.Load()); e != endNone {
 		return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: endingNames[e]}
 	}
@@ -65,21 +65,23 @@ func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, 
 			return byTimer("fin-wait-2")
 		case tcpstate.TimeWait:
 			// An active open may take the 4-tuple over before its time.
-			if age >= r.tw.timeout {
-				return byTimer("time-wait")
+			if age < r.tw.timeout && connecting {
+				return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "time-wait.reuse"}
 			}
-			return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "time-wait.reuse"}
+			return byTimer("time-wait")
 		}
 		return tcpstate.Cause{}
 	}
-	switch c := call(r.call.Load()); {
-	case r.rstIn.Load():
+	c := call(r.inCall.Load())
+	switch {
+	case r.rst.met.Load():
 		return bySegment("RST")
-	case c == callAbort:
+	case c != callNone:
+		// A close resets if there is unread data (RFC 2525, section 2.17), and
+		// ends a handshake.
 		return tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[c]}
-	case v == viaCall || r.rstOut.Load() && c == callClose && from != tcpstate.FinWait2 && from != tcpstate.FinWait1:
-		// close with unread data resets (RFC 2525, section 2.17)
-		return tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[c]}
+	case r.icmpIn.Load() && (from == tcpstate.SynSent || from == tcpstate.SynReceived):
+		return bySegment("ICMP")
 	case r.rstOut.Load():
 		return bySegment("unacceptable") // answered with an RST
 	}

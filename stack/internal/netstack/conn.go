@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -32,8 +33,6 @@ type Conn struct {
 	readMu, writeMu    sync.Mutex
 	readBy, writeBy    deadline
 	closed             atomic.Bool
-	gone               chan struct{} // closed when the endpoint is CLOSED
-	goneOnce           sync.Once
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -60,7 +59,7 @@ func (w *wakeup) NotifyEvent(waiter.EventMask) {
 }
 
 func newConn(s *Stack, ep *tcp.Endpoint, wq *waiter.Queue, rec *record) *Conn {
-	c := &Conn{stack: s, ep: ep, rec: rec, gone: make(chan struct{})}
+	c := &Conn{stack: s, ep: ep, rec: rec}
 	c.readable.register(wq, waiter.ReadableEvents|waiter.EventErr|waiter.EventHUp|waiter.EventRdHUp)
 	c.writable.register(wq, waiter.WritableEvents|waiter.EventErr|waiter.EventHUp)
 	// Nagle's algorithm would wait for an ACK that the sender of the bytes, on
@@ -178,9 +177,10 @@ func (c *Conn) CloseWrite() error {
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
-	c.rec.call.CompareAndSwap(uint32(callNone), uint32(callShutdown))
+	r := c.rec
+	r.call.CompareAndSwap(uint32(callNone), uint32(callShutdown))
 	err := c.ep.Shutdown(tcpip.ShutdownWrite)
-	c.stack.tracker.observe(c.rec, viaCall)
+	c.stack.tracker.observe(r, viaCall)
 	if err != nil {
 		return errnoOf(err)
 	}
@@ -194,11 +194,21 @@ func (c *Conn) Close() error {
 	if !c.closed.CompareAndSwap(false, true) {
 		return nil
 	}
-	c.rec.call.Store(uint32(callClose))
-	c.ep.Close()
-	c.stack.tracker.observe(c.rec, viaCall)
-	c.wake()
+	c.release()
 	return nil
+}
+
+// release gives the endpoint up.
+func (c *Conn) release() {
+	r := c.rec
+	r.call.Store(uint32(callClose))
+	r.inCall.Store(uint32(callClose))
+	r.released.Store(true)
+	c.ep.Close()
+	c.stack.tracker.observe(r, viaCall)
+	r.inCall.Store(uint32(callNone))
+	c.stack.reopenParked(r)
+	c.wake()
 }
 
 // Reset sends RST and releases the connection. After Close it does nothing.
@@ -208,15 +218,60 @@ func (c *Conn) Reset() error {
 	}
 	if c.rec.state() == tcpstate.TimeWait {
 		// All has been said; an RST would only end the guest's LAST-ACK.
-		c.ep.Close()
-		c.wake()
+		c.release()
 		return nil
 	}
-	c.rec.call.Store(uint32(callAbort))
-	c.ep.Abort()
-	c.stack.tracker.observe(c.rec, viaCall)
+	c.rec.released.Store(true)
+	c.rec.abort(c.stack.tracker, c.ep)
 	c.wake()
 	return nil
+}
+
+// abort ends the endpoint with an RST, or in SYN-SENT without a segment.
+func (r *record) abort(t *tracker, ep *tcp.Endpoint) {
+	r.call.Store(uint32(callAbort))
+	r.inCall.Store(uint32(callAbort))
+	ep.Abort()
+	t.observe(r, viaCall)
+	r.inCall.Store(uint32(callNone))
+}
+
+// AfterReset implements relay.Watcher.
+func (c *Conn) AfterReset(f func(error)) (stop func() bool) {
+	r := c.rec
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failure != nil {
+		go f(r.failure)
+		return func() bool { return false }
+	}
+	if r.watchers == nil {
+		r.watchers = make(map[*func(error)]struct{})
+	}
+	r.watchers[&f] = struct{}{}
+	return func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		_, there := r.watchers[&f]
+		delete(r.watchers, &f)
+		return there
+	}
+}
+
+// failLocked tells those who watch that the endpoint has failed, unless its
+// owner has ended it.
+func (r *record) failLocked(why tcpstate.Cause) {
+	if r.released.Load() {
+		return
+	}
+	r.failure = syscall.ECONNRESET
+	if why.Kind == tcpstate.ByTimer {
+		r.failure = syscall.ETIMEDOUT
+	}
+	for f := range r.watchers {
+		go (*f)(r.failure)
+	}
+	r.watchers = nil
 }
 
 // wake lets a blocked Read or Write see that the connection is closed.

@@ -192,6 +192,9 @@ func (c *Conn) readBulk(tr tryReader) (n int, more bool, err error) {
 	p := &tryPayload{r: tr, n: min(have, bulkBytes)}
 	for {
 		m, werr := c.ep.Write(p, tcpip.WriteOptions{})
+		if p.err == io.EOF { // what was read before it is lost, so it is none
+			p.err = io.ErrUnexpectedEOF
+		}
 		if p.err != nil {
 			return int(m), false, p.err
 		}

@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"syscall"
 
@@ -17,6 +18,10 @@ import (
 // the stack pick one. It returns when the handshake is complete, and an errno
 // otherwise: EADDRNOTAVAIL when no port is free.
 func (s *Stack) Dial(ctx context.Context, conn tcpstate.Conn, src, dst netip.AddrPort) (*Conn, error) {
+	if !s.admission.begin() {
+		return nil, net.ErrClosed
+	}
+	defer s.admission.running.Done()
 	if conn == 0 {
 		conn = s.tracker.newConn()
 	}
@@ -26,44 +31,58 @@ func (s *Stack) Dial(ctx context.Context, conn tcpstate.Conn, src, dst netip.Add
 		return nil, errnoOf(terr)
 	}
 	ep := tep.(*tcp.Endpoint)
-	if terr := ep.Bind(fullAddr(src)); terr != nil {
+	if src.Port() != 0 {
+		terr = ep.Bind(fullAddr(src))
+	} else if src.Addr().IsValid() {
+		// A port that gVisor picks while it binds is taken for every
+		// destination, and never out of TIME-WAIT; one that it picks while it
+		// connects is not. So the address is set without binding.
+		ep.TransportEndpointInfo.ID.LocalAddress = toAddr(src.Addr())
+	}
+	if terr != nil {
 		ep.Close()
 		return nil, errnoOf(terr)
 	}
-	// gVisor picks the port while it connects, and by then the SYN has left:
-	// the record is found by the egress of the SYN, under its tuple, so the
-	// tuple is completed there.
 	rec := s.tracker.expect(conn, ep, dst)
 	s.tracker.watch(rec, wq)
 	connected, ch := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	wq.EventRegister(&connected)
 	defer wq.EventUnregister(&connected)
-	rec.call.Store(uint32(callConnect))
-	terr = ep.Connect(fullAddr(dst))
-	if _, started := terr.(*tcpip.ErrConnectStarted); !started && terr != nil {
+	if terr := s.connect(rec, ep, dst); terr != nil {
 		s.tracker.unexpect(rec)
 		ep.Close()
 		return nil, errnoOf(terr)
 	}
-	rec.call.Store(uint32(callNone))
 	select {
 	case <-ch:
 	case <-ctx.Done():
-		rec.call.Store(uint32(callAbort))
-		ep.Close()
-		s.tracker.observe(rec, viaCall)
+		rec.abort(s.tracker, ep)
 		return nil, ctx.Err()
+	case <-s.ctx.Done():
+		rec.abort(s.tracker, ep)
+		return nil, net.ErrClosed
 	}
 	s.tracker.observe(rec, viaCall)
 	if terr := ep.LastError(); terr != nil || rec.state() == tcpstate.Closed {
 		ep.Close()
 		s.tracker.observe(rec, viaCall)
 		if terr == nil {
-			return nil, syscall.ECONNREFUSED
+			return nil, syscall.ECONNRESET
 		}
 		return nil, errnoOf(terr)
 	}
 	return newConn(s, ep, wq, rec), nil
+}
+
+// connect sends the SYN.
+func (s *Stack) connect(rec *record, ep *tcp.Endpoint, dst netip.AddrPort) tcpip.Error {
+	s.tracker.connecting.Add(1)
+	defer s.tracker.connecting.Add(-1)
+	terr := ep.Connect(fullAddr(dst))
+	if _, started := terr.(*tcpip.ErrConnectStarted); started {
+		return nil
+	}
+	return terr
 }
 
 // expect begins the record of an active open, whose local port is not known
@@ -96,7 +115,9 @@ func (t *tracker) bind(id gvstack.TransportEndpointID, ep *tcp.Endpoint) *record
 		return nil
 	}
 	delete(t.expected, ep)
-	r.tuple, r.local, r.remote = id, localOf(id), remoteOf(id)
+	r.mu.Lock()
+	r.tuple, r.local, r.remote, r.bound = id, localOf(id), remoteOf(id), true
+	r.mu.Unlock()
 	t.records[id] = r
 	return r
 }

@@ -50,6 +50,7 @@ func (s *Stack) ingressICMP(pkt []byte, h headers) ingressVerdict {
 	const echo4, echo6 = 8, 128
 	is4 := h.proto == uint8(header.ICMPv4ProtocolNumber)
 	if t := pkt[h.length]; is4 && t != echo4 || !is4 && t != echo6 {
+		s.noteICMPError(pkt, h)
 		return pass
 	}
 	if s.owns(h.dst) {
@@ -57,6 +58,22 @@ func (s *Stack) ingressICMP(pkt []byte, h headers) ingressVerdict {
 	}
 	s.refuseOther(Other{Src: netip.AddrPortFrom(h.src, 0), Dst: netip.AddrPortFrom(h.dst, 0)}, pkt)
 	return drop
+}
+
+// noteICMPError remembers that the guest answered one of our segments with an
+// ICMP error: that ends a handshake.
+func (s *Stack) noteICMPError(pkt []byte, h headers) {
+	outer, err := packet.Parse(pkt)
+	if err != nil || !outer.ICMPError() || len(pkt) < h.length+8 {
+		return
+	}
+	quoted, err := packet.ParseQuoted(pkt[h.length+8:])
+	if err != nil || quoted.Proto != packet.TCP {
+		return
+	}
+	if r := s.tracker.find(tupleOf(quoted.Src, quoted.Dst)); r != nil {
+		r.icmpIn.Store(true)
+	}
 }
 
 // handleUDP takes the datagrams that no endpoint of the stack takes.

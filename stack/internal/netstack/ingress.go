@@ -83,10 +83,9 @@ func (s *Stack) ingressTCP(pkt []byte, h headers) ingressVerdict {
 	}
 	if flags&header.TCPFlagRst != 0 {
 		if r := s.tracker.find(id); r != nil {
-			r.rstIn.Store(true)
-		} else {
-			s.admission.resetBeforeAccept(id)
+			r.noteRST(tcpHdr, s.clock.NowMonotonic())
 		}
+		s.admission.resetBeforeAccept(id)
 		return pass
 	}
 	if flags&header.TCPFlagAck != 0 {
@@ -179,7 +178,14 @@ func (s *Stack) fromGuest(a netip.Addr) bool {
 	return false
 }
 
-// redeliver gives a SYN that had to wait to gVisor again.
+// redeliver gives a SYN that had to wait to gVisor again, in a goroutine of its
+// own, for it is called with an endpoint locked.
 func (s *Stack) redeliver(pkt []byte) {
-	go s.link.inject(buffer.NewViewWithData(pkt))
+	if !s.admission.begin() {
+		return
+	}
+	go func() {
+		defer s.admission.running.Done()
+		s.link.inject(buffer.NewViewWithData(pkt))
+	}()
 }

@@ -53,6 +53,11 @@ func (s *Stack) SetFINTimeout(d time.Duration) error {
 // on.
 func (s *Stack) SetSYNBacklog(n int) { s.admission.backlog.Store(int64(n)) }
 
+// setPortRange sets the ports that active opens pick from, both ends included.
+func (s *Stack) setPortRange(first, last uint16) error {
+	return errnoOf(s.ns.SetPortRange(first, last))
+}
+
 func (s *Stack) setOption(opt tcpip.SettableTransportProtocolOption) error {
 	return errnoOf(s.ns.SetTransportProtocolOption(tcp.ProtocolNumber, opt))
 }

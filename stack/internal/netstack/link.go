@@ -142,7 +142,7 @@ func (l *link) egress(pkt *gvstack.PacketBuffer) bool {
 		RemoteAddress: netHdr.DestinationAddress(), RemotePort: tcpHdr.DestinationPort(),
 	}
 	if flags&header.TCPFlagSyn != 0 {
-		l.stack.tracker.egressSYN(id, pkt.NetworkProtocolNumber)
+		l.stack.tracker.egressSYN(id, pkt.NetworkProtocolNumber, tcpHdr)
 		return true
 	}
 	r := l.stack.tracker.find(id)

@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
@@ -29,16 +31,66 @@ type record struct {
 	last atomic.Uint32
 
 	// What is known of causes. They are set before the thing happens.
-	call   atomic.Uint32 // the own call that was made last
-	policy atomic.Uint32 // why tcpbox itself ends the endpoint
-	rstIn  atomic.Bool   // an RST from the guest was seen
-	rstOut atomic.Bool   // an RST to the guest was seen
-	mute   atomic.Bool   // the endpoint's RST must not leave
+	call     atomic.Uint32 // the own call that was made last
+	inCall   atomic.Uint32 // the own call that runs now
+	policy   atomic.Uint32 // why tcpbox itself ends the endpoint
+	released atomic.Bool   // its owner has closed or reset it
+	rstOut   atomic.Bool   // an RST to the guest was seen
+	icmpIn   atomic.Bool   // an ICMP error from the guest was seen
+	mute     atomic.Bool   // the endpoint's RST must not leave
+	rst      rstFacts
 
-	mu     sync.Mutex // guards what follows and the order of emitted states
-	since  time.Time  // when last began
-	tw     twFacts
-	parked []byte // a SYN that waits for this record's end
+	mu       sync.Mutex // guards what follows and the order of emitted states
+	bound    bool       // tuple, local and remote are known
+	since    time.Time  // when last began
+	missed   tcpstate.State
+	failure  error // what a read meets since the endpoint failed
+	watchers map[*func(error)]struct{}
+	tw       twFacts
+	parked   []byte // a SYN that waits for this record's end
+	parkedAt tcpip.MonotonicTime
+}
+
+// rstFacts is what is known of an RST from the guest: that one arrived does not
+// mean that the endpoint obeys it (RFC 5961, section 3.2).
+type rstFacts struct {
+	iss    atomic.Uint32 // sequence number of our SYN
+	rcvNxt atomic.Uint32 // what our SYN-ACK acknowledged
+	last   atomic.Uint64 // 1<<32 | sequence number of the last one
+	at     atomic.Int64  // when it arrived, on the stack's monotonic clock
+	met    atomic.Bool   // the endpoint has met one that it obeys
+}
+
+// noteRST remembers an RST that is on its way to the endpoint.
+func (r *record) noteRST(tcpHdr header.TCP, now tcpip.MonotonicTime) {
+	switch r.state() {
+	case tcpstate.SynSent: // valid if it acknowledges our SYN
+		if !tcpHdr.Flags().Contains(header.TCPFlagAck) || tcpHdr.AckNumber() != r.rst.iss.Load()+1 {
+			return
+		}
+		r.rst.met.Store(true)
+	case tcpstate.SynReceived: // valid if it lies in the window
+		if tcpHdr.SequenceNumber()-r.rst.rcvNxt.Load() >= bufferSizeBytes {
+			return
+		}
+		r.rst.met.Store(true)
+	}
+	r.rst.at.Store(int64(now.Sub(tcpip.MonotonicTime{})))
+	r.rst.last.Store(1<<32 | uint64(tcpHdr.SequenceNumber()))
+}
+
+// handledSegment is told after each segment which sequence number the endpoint
+// expects. An RST is obeyed if it has exactly that.
+func (f *rstFacts) handledSegment(rcvNxt uint32) {
+	if rst := f.last.Load(); rst != 0 && uint32(rst) == rcvNxt {
+		f.met.Store(true)
+	}
+}
+
+// underWay reports whether an RST arrived less than a second ago, so that the
+// endpoint may not have met it yet.
+func (f *rstFacts) underWay(now tcpip.MonotonicTime) bool {
+	return f.last.Load() != 0 && now.Sub(tcpip.MonotonicTime{})-time.Duration(f.at.Load()) < firstRetransmission
 }
 
 // calls are the own calls that can change a state.
@@ -46,13 +98,12 @@ type call uint32
 
 const (
 	callNone call = iota
-	callConnect
 	callShutdown
 	callClose
 	callAbort
 )
 
-var callNames = [...]string{"", "connect", "shutdown", "close", "abort"}
+var callNames = [...]string{"", "shutdown", "close", "abort"}
 
 // endings are the reasons for which tcpbox itself ends an endpoint.
 type ending uint32

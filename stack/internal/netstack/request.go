@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 
 	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -60,6 +61,11 @@ func (r *Request) Accept() (*Conn, error) {
 		return nil, ErrBacklogFull
 	}
 	defer s.admission.leaveHalfOpen()
+
+	if s.ns.FindTransportEndpoint(netProtoOfTuple(r.id), tcp.ProtocolNumber, r.id, nicID) != nil {
+		// Meanwhile the stack itself has connected from there to the guest.
+		return nil, syscall.EADDRINUSE
+	}
 
 	wq := new(waiter.Queue)
 	rec := s.tracker.track(r.conn, r.id, nil)

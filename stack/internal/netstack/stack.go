@@ -42,9 +42,11 @@ type Stack struct {
 	ctx    context.Context // ends in Close
 	cancel context.CancelFunc
 
-	runMu   sync.Mutex
-	running sync.WaitGroup
-	closed  bool
+	runMu     sync.Mutex
+	running   sync.WaitGroup
+	closed    bool
+	closeOnce sync.Once
+	closeErr  error
 }
 
 // New makes a Stack. It owns cfg.Device from then on, also when it fails.
@@ -138,26 +140,50 @@ func (s *Stack) Run() error {
 }
 
 // Close resets all connections, closes the device and returns when everything
-// has ended. It is safe to call twice.
+// has ended, the calls of OnSYN included: they must not call it. It is safe to
+// call twice.
 func (s *Stack) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.close() })
+	return s.closeErr
+}
+
+func (s *Stack) close() error {
 	s.runMu.Lock()
-	already := s.closed
 	s.closed = true
 	s.runMu.Unlock()
-	if already {
-		return nil
-	}
 	s.admission.close()
 	s.cancel()
+	ended := make(chan struct{})
+	go func() {
+		s.admission.running.Wait()
+		close(ended)
+	}()
+	// A handshake that was just about to begin has no endpoint yet, so this
+	// is done again until the last one has ended.
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for done := false; !done; {
+		s.abortAll()
+		select {
+		case <-ended:
+			done = true
+		case <-again.C:
+		}
+	}
+	s.abortAll()
+	err := s.link.dev.Close()
+	s.running.Wait()
+	s.ns.Destroy()
+	return err
+}
+
+func (s *Stack) abortAll() {
 	for _, r := range s.tracker.snapshot() {
 		r.policy.CompareAndSwap(uint32(endNone), uint32(endStopped))
 	}
-	s.ns.Close()
-	err := s.link.dev.Close()
-	s.running.Wait()
-	s.ns.Wait()
-	s.ns.Destroy()
-	return err
+	for _, ep := range s.ns.RegisteredEndpoints() {
+		ep.Abort()
+	}
 }
 
 // sweepEvery is how often the sweeper looks, on the Stack's clock.
@@ -192,8 +218,9 @@ func (s *Stack) sweepOnce() {
 		stuck := r.state() == tcpstate.Closing && now.Sub(r.since) > max(s.timeWait.timeout(), time.Minute)
 		r.mu.Unlock()
 		if stuck {
-			s.end(r, endOrphan)
-			s.counters.orphansEnded.Add(1)
+			if s.end(r, endOrphan) {
+				s.counters.orphansEnded.Add(1)
+			}
 		}
 	}
 	s.admission.giveUpSilent()

@@ -67,26 +67,35 @@ func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) 
 	ep.UnlockUser()
 	s.tracker.observe(r, viaNotify)
 
+	now := s.clock.NowMonotonic()
 	tcpHdr := header.TCP(pkt[ipHdrLen:])
 	switch st := r.state(); {
 	case st == tcpstate.Closed:
 		return true
 	case st != tcpstate.TimeWait:
-		if r.rstIn.Load() && st != tcpstate.SynReceived && st != tcpstate.SynSent {
-			// An RST is on its way to the endpoint: this SYN belongs to the
-			// next connection, which begins when the record has ended.
-			return !r.park(pkt)
+		if r.rst.underWay(now) {
+			// This SYN belongs to the next connection, which begins when the
+			// RST has ended this one. If the endpoint does not obey it, the
+			// guest's next SYN gets a challenge ACK (RFC 5961, section 4.2).
+			return !r.park(pkt, now)
 		}
 		return true
 	}
 
 	opts := header.ParseSynOptions(pkt[ipHdrLen+header.TCPMinimumSize:ipHdrLen+int(tcpHdr.DataOffset())], false)
 	r.mu.Lock()
-	newer := r.tw.newer(tcpHdr.SequenceNumber(), opts.TS, opts.TSVal, s.clock.NowMonotonic())
+	newer := r.tw.newer(tcpHdr.SequenceNumber(), opts.TS, opts.TSVal, now)
 	r.mu.Unlock()
 	if newer {
-		s.end(r, endReopen)
-		s.counters.timeWaitReopened.Add(1)
+		if !r.released.Load() && r.park(pkt, now) {
+			// What the guest sent before is still being read; Conn.Close goes
+			// on from here.
+			if r.released.Load() {
+				s.reopen(r)
+			}
+			return false
+		}
+		s.reopen(r)
 		return true
 	}
 	// Make of it a segment that gVisor answers, in TIME-WAIT, with an ACK.
@@ -96,28 +105,51 @@ func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) 
 	return true
 }
 
-// park keeps a SYN until the record has ended. It reports false if the record
-// has ended already; then the SYN can go on.
-func (r *record) park(pkt []byte) bool {
+// park keeps a SYN until the record has ended, for a second at most: then the
+// guest asks again. It reports false if the record has ended already; then the
+// SYN can go on.
+func (r *record) park(pkt []byte, now tcpip.MonotonicTime) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.state() == tcpstate.Closed {
 		return false
 	}
-	r.parked = append([]byte(nil), pkt...)
+	r.parked, r.parkedAt = append([]byte(nil), pkt...), now
 	return true
 }
 
-// end ends an endpoint for a reason of tcpbox's own, without a segment.
-func (s *Stack) end(r *record, why ending) {
-	ep := r.ep.Load()
-	if ep == nil {
+// reopenParked goes on with a SYN that waited in TIME-WAIT for the owner of the
+// endpoint to have done with it.
+func (s *Stack) reopenParked(r *record) {
+	if r.state() != tcpstate.TimeWait {
 		return
 	}
+	r.mu.Lock()
+	parked := r.parked != nil
+	r.mu.Unlock()
+	if parked {
+		s.reopen(r)
+	}
+}
+
+// reopen ends a TIME-WAIT whose 4-tuple a newer SYN wants.
+func (s *Stack) reopen(r *record) {
+	if s.end(r, endReopen) {
+		s.counters.timeWaitReopened.Add(1)
+	}
+}
+
+// end ends an endpoint for a reason of tcpbox's own, without a segment. It
+// reports false if that has been done before.
+func (s *Stack) end(r *record, why ending) bool {
+	ep := r.ep.Load()
+	if ep == nil || !r.policy.CompareAndSwap(uint32(endNone), uint32(why)) {
+		return false
+	}
 	r.mute.Store(true)
-	r.policy.CompareAndSwap(uint32(endNone), uint32(why))
 	ep.Abort()
 	s.tracker.observe(r, viaCall)
+	return true
 }
 
 // netProtoOfTuple is the network protocol of a 4-tuple.

@@ -43,9 +43,10 @@ type tracker struct {
 	// unpark gets the SYN that waited for a record's end.
 	unpark func([]byte)
 
-	nextConn atomic.Uint64
-	unknown  atomic.Uint64 // segments of endpoints that have no record; a defect
-	swept    atomic.Uint64 // changes that only the sweeper found; a defect
+	nextConn   atomic.Uint64
+	connecting atomic.Int32  // active opens that pick their port now
+	unknown    atomic.Uint64 // segments of endpoints that have no record; a defect
+	swept      atomic.Uint64 // changes that only the sweeper found; a defect
 }
 
 func newTracker(clock tcpip.Clock, sink tcpstate.Sink, tw *timeWaitOptions) *tracker {
@@ -68,7 +69,7 @@ func (t *tracker) newConn() tcpstate.Conn { return tcpstate.Conn(t.nextConn.Add(
 // track begins a record for the connection id. The endpoint may be unknown
 // yet; its queue must be watched with watch before it can change its state.
 func (t *tracker) track(conn tcpstate.Conn, id gvstack.TransportEndpointID, ep *tcp.Endpoint) *record {
-	r := &record{id: conn, tuple: id, local: localOf(id), remote: remoteOf(id)}
+	r := &record{id: conn, tuple: id, local: localOf(id), remote: remoteOf(id), bound: true}
 	r.last.Store(uint32(tcpstate.Closed))
 	if ep != nil {
 		r.ep.Store(ep)
@@ -107,11 +108,18 @@ func (t *tracker) observe(r *record, v via) {
 	r.mu.Lock()
 	raw := ep.EndpointState()
 	to, from := stateOf(raw), r.state()
-	if to == from {
+	if to == from || !r.bound { // an unbound record is seen next when its SYN leaves
 		r.mu.Unlock()
 		return
 	}
 	if v == viaSweep {
+		// The sweeper may come between a change and the look that follows it.
+		// Only what it finds twice was missed.
+		if r.missed != to {
+			r.missed = to
+			r.mu.Unlock()
+			return
+		}
 		t.swept.Add(1)
 	}
 	now := t.clock.Now()
@@ -122,13 +130,16 @@ func (t *tracker) observe(r *record, v via) {
 	if !r.since.IsZero() {
 		tr.Age = now.Sub(r.since)
 	}
-	tr.Cause = r.causeLocked(from, to, raw == tcp.StateError, tr.Age, v)
+	tr.Cause = r.causeLocked(from, to, raw == tcp.StateError, tr.Age, t.connecting.Load() > 0)
 	if to == tcpstate.TimeWait {
 		r.tw.timeout = t.tw.timeout()
 	}
 	r.since = now
 	r.last.Store(uint32(to))
 	t.sink(tr)
+	if to == tcpstate.Closed && (raw == tcp.StateError || from == tcpstate.CloseWait) {
+		r.failLocked(tr.Cause)
+	}
 	r.mu.Unlock()
 	if to == tcpstate.Closed {
 		t.forget(r)
@@ -137,19 +148,21 @@ func (t *tracker) observe(r *record, v via) {
 
 // forget drops the record and lets a SYN go on that waited for that.
 func (t *tracker) forget(r *record) {
-	t.mu.Lock()
-	if t.records[r.tuple] == r { // a new connection may own the tuple already
-		delete(t.records, r.tuple)
-	}
-	delete(t.live, r)
-	unpark := t.unpark
-	t.mu.Unlock()
 	r.mu.Lock()
-	syn := r.parked
+	tuple, syn := r.tuple, r.parked
+	if syn != nil && t.clock.NowMonotonic().Sub(r.parkedAt) >= firstRetransmission {
+		syn = nil // the guest has asked again, or no longer wants it
+	}
 	r.parked = nil
 	r.mu.Unlock()
-	if syn != nil && unpark != nil {
-		unpark(syn)
+	t.mu.Lock()
+	if t.records[tuple] == r { // a new connection may own the tuple already
+		delete(t.records, tuple)
+	}
+	delete(t.live, r)
+	t.mu.Unlock()
+	if syn != nil && t.unpark != nil {
+		t.unpark(syn)
 	}
 }
 
@@ -175,13 +188,16 @@ func (t *tracker) snapshot() []*record {
 // probe is gVisor's TCP probe: after each segment of a connected endpoint,
 // under the endpoint's lock.
 func (t *tracker) probe(s *tcp.TCPEndpointState) {
-	r := t.find(gvstack.TransportEndpointID(s.ID))
+	id := gvstack.TransportEndpointID(s.ID)
+	r := t.find(id)
 	if r == nil {
-		t.unknown.Add(1)
+		t.probeUnknown(id)
 		return
 	}
+	r.rst.handledSegment(uint32(s.Receiver.RcvNxt))
 	ep := r.ep.Load()
-	if ep != nil && ep.EndpointState() == tcp.StateTimeWait && r.state() != tcpstate.TimeWait {
+	if ep != nil && ep.EndpointState() == tcp.StateTimeWait {
+		// This runs once: segments that arrive in TIME-WAIT are not probed.
 		r.mu.Lock()
 		r.tw.rcvNxt = uint32(s.Receiver.RcvNxt)
 		r.tw.timestamps = s.SendTSOk
@@ -193,9 +209,17 @@ func (t *tracker) probe(s *tcp.TCPEndpointState) {
 	t.observe(r, viaProbe)
 }
 
+// probeUnknown counts a segment of a connection without a record, unless the
+// connection has just ended and somebody else has seen it: our own Close.
+func (t *tracker) probeUnknown(id gvstack.TransportEndpointID) {
+	if t.stack.FindTransportEndpoint(netProtoOfTuple(id), header.TCPProtocolNumber, id, nicID) != nil {
+		t.unknown.Add(1)
+	}
+}
+
 // egressSYN is called under the endpoint's lock when a SYN-bearing segment
 // leaves. Here the endpoint of a passive open becomes known.
-func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.NetworkProtocolNumber) {
+func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.NetworkProtocolNumber, tcpHdr header.TCP) {
 	r := t.find(id)
 	if r == nil || r.ep.Load() == nil || r.state() == tcpstate.Closed {
 		ep, ok := t.stack.FindTransportEndpoint(netProto, header.TCPProtocolNumber, id, nicID).(*tcp.Endpoint)
@@ -210,6 +234,10 @@ func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.Netwo
 				return
 			}
 		}
+	}
+	r.rst.iss.Store(tcpHdr.SequenceNumber())
+	if tcpHdr.Flags().Contains(header.TCPFlagAck) {
+		r.rst.rcvNxt.Store(tcpHdr.AckNumber())
 	}
 	t.observe(r, viaEgress)
 }
