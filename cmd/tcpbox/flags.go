@@ -42,8 +42,10 @@ func (c *collector) Set(value string) error {
 
 func (c *collector) String() string { return "" }
 
-func (w *words) flag(name string, aliases ...string) cli.Flag {
-	return &cli.GenericFlag{Name: name, Aliases: aliases, Value: &collector{to: w, flag: name}}
+// flag makes the flag called name, whose values are listed under flag. An
+// alias is a flag of its own: cli would copy the value of one to the other.
+func (w *words) flag(name, flag string) cli.Flag {
+	return &cli.GenericFlag{Name: name, Value: &collector{to: w, flag: flag}}
 }
 
 // runFlags is what the command line of tcpbox run says.
@@ -63,23 +65,16 @@ func (f *runFlags) list() []cli.Flag {
 		"net", "allow", "deny", "dns", "add-host", "peer", "tcp", "log",
 		"name", "hostname", "mtu", "subnet4", "subnet6", "env", "workdir", "timeout", "user", "keep-fd",
 	} {
-		switch name {
-		case "env":
-			flags = append(flags, f.words.flag(name, "e"))
-		case "workdir":
-			flags = append(flags, f.words.flag(name, "w"))
-		case "user":
-			flags = append(flags, f.words.flag(name, "u"))
-		case "hostname":
-			flags = append(flags, f.words.flag(name))
-		default:
-			flags = append(flags, f.words.flag(name))
-		}
+		flags = append(flags, f.words.flag(name, name))
+	}
+	for short, name := range map[string]string{"e": "env", "w": "workdir", "u": "user"} {
+		flags = append(flags, f.words.flag(short, name))
 	}
 	return append(flags,
 		&cli.BoolFlag{Name: "no-ipv6", Destination: &f.config.NoIPv6},
 		&cli.BoolFlag{Name: "root", Destination: &f.config.Root},
-		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Destination: &f.quiet},
+		&cli.BoolFlag{Name: "quiet", Destination: &f.quiet},
+		&cli.BoolFlag{Name: "q", Destination: &f.quiet},
 	)
 }
 

@@ -20,6 +20,8 @@ func (l *stateLog) onRecord() func(tcpstate.Transition) {
 	if l.f == nil {
 		return nil
 	}
-	return func(t tcpstate.Transition) { fmt.Fprintln(l.f, t.Time.Format("15:04:05.000000"), t.Conn, t.Remote, t.Local, t.From, t.To, t.Cause, t.Age) }
+	return func(t tcpstate.Transition) {
+		fmt.Fprintln(l.f, t.Time.Format("15:04:05.000000"), t.Conn, t.Remote, t.Local, t.From, t.To, t.Cause, t.Age)
+	}
 }
 func (l *stateLog) close() error { return nil }
