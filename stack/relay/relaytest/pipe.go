@@ -31,8 +31,8 @@ type pipe struct {
 }
 
 // Conn is one end of a Pipe. It implements relay.Conn, relay.Watcher,
-// relay.TryReader and relay.TryWriter; embed it in a struct as an interface to
-// hide some of these.
+// relay.TryReader and relay.TryWriter; Plain hides the last two, and Direct
+// makes of them what the embedded stack has.
 type Conn struct {
 	p    *pipe
 	peer *Conn
