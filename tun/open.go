@@ -182,7 +182,7 @@ func (e *OpenError) Hint() string {
 	case e.Op == "TUNSETIFF" && is(unix.EBUSY, unix.EEXIST):
 		return "the namespace has an interface of that name already: choose another, or delete it with \"ip link delete " + e.Name + "\""
 	case is(unix.EINVAL, unix.ENOTTY):
-		return "the kernel's tun driver lacks what tcpbox needs: Linux 5.4 or newer is expected"
+		return "the kernel's tun driver does not offer a virtio header with TCP offloads, which tcpbox needs"
 	}
 	return ""
 }

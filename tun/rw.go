@@ -17,12 +17,18 @@ type reader struct {
 	err  error
 	wait bool // the device had nothing when it was asked before
 	try  func(fd uintptr) bool
+	look func(fd uintptr)
 }
 
 func (r *reader) init() {
 	r.iov[0].Base = &r.hdr[0]
 	r.iov[0].SetLen(len(r.hdr))
 	r.try = r.readv
+	r.look = func(fd uintptr) {
+		if dying(int(fd)) {
+			r.err = ErrGone
+		}
+	}
 }
 
 // read reads the header into r.hdr and the packet into buf, and returns the
@@ -34,6 +40,11 @@ func (r *reader) read(rc syscall.RawConn, buf []byte) (int, error) {
 	err := rc.Read(r.try)
 	r.iov[1].Base = nil
 	if err != nil {
+		// The netpoller takes a dying device, of which it hears an error and
+		// nothing else, for one that cannot be polled.
+		if rc.Control(r.look) == nil && r.err != nil {
+			return 0, r.err
+		}
 		return 0, err
 	}
 	return r.n, r.err
