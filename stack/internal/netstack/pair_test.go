@@ -54,7 +54,7 @@ func (l *transitionLog) of(conn tcpstate.Conn) (path []tcpstate.Transition) {
 }
 
 // waitFor waits until conn has entered state.
-func (l *transitionLog) waitFor(t *testing.T, conn tcpstate.Conn, state tcpstate.State) []tcpstate.Transition {
+func (l *transitionLog) waitFor(t testing.TB, conn tcpstate.Conn, state tcpstate.State) []tcpstate.Transition {
 	t.Helper()
 	deadline := time.After(20 * time.Second)
 	for {
@@ -91,13 +91,13 @@ func withClock(c tcpip.Clock) pairOption {
 	return func(a, b *Config) { a.Clock, b.Clock = c, c }
 }
 
-func newPair(t *testing.T, opts ...pairOption) *pair {
+func newPair(t testing.TB, opts ...pairOption) *pair {
 	t.Helper()
 	a, b := tuntest.Pair(1500)
 	return newPairOn(t, a, b, opts...)
 }
 
-func newPairOn(t *testing.T, a, b tun.Device, opts ...pairOption) *pair {
+func newPairOn(t testing.TB, a, b tun.Device, opts ...pairOption) *pair {
 	t.Helper()
 	p := &pair{guestLog: newTransitionLog(), gatewayLog: newTransitionLog(), requests: make(chan *Request, 1<<14)}
 	queue := func(r *Request) {
@@ -116,7 +116,7 @@ func newPairOn(t *testing.T, a, b tun.Device, opts ...pairOption) *pair {
 	return p
 }
 
-func mustNew(t *testing.T, cfg Config) *Stack {
+func mustNew(t testing.TB, cfg Config) *Stack {
 	t.Helper()
 	s, err := New(cfg)
 	if err != nil {
@@ -139,7 +139,7 @@ func mustNew(t *testing.T, cfg Config) *Stack {
 }
 
 // connect opens a connection from the guest and accepts it at the gateway.
-func (p *pair) connect(t *testing.T) (client, server *Conn) {
+func (p *pair) connect(t testing.TB) (client, server *Conn) {
 	t.Helper()
 	type dialed struct {
 		c   *Conn
@@ -162,7 +162,7 @@ func (p *pair) connect(t *testing.T) (client, server *Conn) {
 	return d.c, server
 }
 
-func wantPath(t *testing.T, who string, got []tcpstate.Transition, want ...string) {
+func wantPath(t testing.TB, who string, got []tcpstate.Transition, want ...string) {
 	t.Helper()
 	d := describePath(got)
 	if len(d) != len(want) {
