@@ -160,11 +160,11 @@ func (d *file) Write(bufs [][]byte, h Offload) error {
 	w := d.writers.Get().(*writer)
 	err := w.write(d.rc, bufs, h)
 	d.writers.Put(w)
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return nil
-	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, // the kernel is short of room
-		unix.EIO: // the interface is down, as an unplugged wire
+	case errors.Is(err, unix.EIO), // the interface is down, as an unplugged wire
+		errors.Is(err, unix.EAGAIN), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM): // the kernel is short of room
 		d.dropped.Add(1)
 		return nil
 	}
@@ -176,7 +176,7 @@ func (d *file) fail(op string, err error) error {
 	switch {
 	case d.closing.Load():
 		return os.ErrClosed
-	case err == ErrGone, err == unix.EBADFD:
+	case errors.Is(err, ErrGone), errors.Is(err, unix.EBADFD):
 		return ErrGone
 	}
 	return fmt.Errorf("tun: %s %s: %w", op, d.name, err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
 	"tcpbox/tun/packet"
 )
 
@@ -176,7 +177,7 @@ func TestFileEnd(t *testing.T) {
 	}
 	defer d.Close()
 	unix.Close(fds[1])
-	if _, _, err := d.Read(make([]byte, MaxPacket)); err != ErrGone {
+	if _, _, err := d.Read(make([]byte, MaxPacket)); !errors.Is(err, ErrGone) {
 		t.Errorf("Read = %v, want %v", err, ErrGone)
 	}
 }

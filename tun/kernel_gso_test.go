@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
 	"tcpbox/tun/packet"
 )
 
@@ -184,7 +185,7 @@ func TestKernelDeleted(t *testing.T) {
 			return netlink.LinkDel(link)
 		})
 		wait(t, ended, ErrGone)
-		if err := dev.Write([][]byte{packet.Build{Src: gate4, Dst: guest4}.Bytes()}, Offload{}); err != ErrGone {
+		if err := dev.Write([][]byte{packet.Build{Src: gate4, Dst: guest4}.Bytes()}, Offload{}); !errors.Is(err, ErrGone) {
 			t.Errorf("Write = %v, want %v", err, ErrGone)
 		}
 		dev.Close()

@@ -2,6 +2,7 @@ package tun
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"testing"
 
@@ -42,12 +43,21 @@ func TestDecode(t *testing.T) {
 		{"the checksum is verified", header(2, 0, 0, 0, 0, 0), tcp4, Offload{DataValid: true}, nil},
 		{"the checksum is to be completed", header(1, 0, 0, 0, 20, 16), tcp4, Offload{NeedsCsum: true, CsumStart: 20, CsumOffset: 16}, nil},
 		{"a flag that nobody knows", header(0x40, 0, 0, 0, 0, 0), tcp4, Offload{}, nil},
-		{"TSO", header(1, 1, 3000, 1448, 20, 16), tcp4,
-			Offload{GSO: GSOTCP4, GSOSize: 1448, HdrLen: 52, NeedsCsum: true, CsumStart: 20, CsumOffset: 16}, nil},
-		{"TSO6", header(1, 4, 60, 1440, 40, 16), tcp6,
-			Offload{GSO: GSOTCP6, GSOSize: 1440, HdrLen: 60, NeedsCsum: true, CsumStart: 40, CsumOffset: 16}, nil},
-		{"TSO with ECN", header(1, 0x81, 52, 1448, 20, 16), tcp4,
-			Offload{GSO: GSOTCP4, GSOSize: 1448, HdrLen: 52, NeedsCsum: true, CsumStart: 20, CsumOffset: 16}, nil},
+		{
+			"TSO", header(1, 1, 3000, 1448, 20, 16), tcp4,
+			Offload{GSO: GSOTCP4, GSOSize: 1448, HdrLen: 52, NeedsCsum: true, CsumStart: 20, CsumOffset: 16},
+			nil,
+		},
+		{
+			"TSO6", header(1, 4, 60, 1440, 40, 16), tcp6,
+			Offload{GSO: GSOTCP6, GSOSize: 1440, HdrLen: 60, NeedsCsum: true, CsumStart: 40, CsumOffset: 16},
+			nil,
+		},
+		{
+			"TSO with ECN", header(1, 0x81, 52, 1448, 20, 16), tcp4,
+			Offload{GSO: GSOTCP4, GSOSize: 1448, HdrLen: 52, NeedsCsum: true, CsumStart: 20, CsumOffset: 16},
+			nil,
+		},
 		{"TSO with a verified checksum", header(2, 1, 52, 1448, 0, 0), tcp4, Offload{GSO: GSOTCP4, GSOSize: 1448, HdrLen: 52, DataValid: true}, nil},
 
 		{"a checksum beyond the packet", header(1, 0, 0, 0, 3040, 16), tcp4, Offload{}, errVnetHdr},
@@ -63,7 +73,7 @@ func TestDecode(t *testing.T) {
 		{"TSO of no packet", header(1, 1, 40, 1440, 0, 0), []byte{0, 0, 0, 0}, Offload{}, errVnetHdr},
 	} {
 		got, err := row.v.decode(row.pkt)
-		if got != row.want || err != row.err {
+		if got != row.want || !errors.Is(err, row.err) {
 			t.Errorf("%s: decode = %+v, %v, want %+v, %v", row.name, got, err, row.want, row.err)
 		}
 		if err != nil {
@@ -87,7 +97,7 @@ func TestEncodeRefuses(t *testing.T) {
 		"a checksum beyond the packet": {NeedsCsum: true, CsumStart: 90, CsumOffset: 9},
 	} {
 		var v vnetHdr
-		if err := v.encode(h, 100); err != errVnetHdr {
+		if err := v.encode(h, 100); !errors.Is(err, errVnetHdr) {
 			t.Errorf("%s: encode = %v, want %v", name, err, errVnetHdr)
 		}
 	}

@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 )
@@ -103,7 +104,7 @@ func TestPartial(t *testing.T) {
 			t.Errorf("%s: Complete = %x, %v, want %x", name, b, err, want)
 		}
 	}
-	if err := Complete(make([]byte, 10), 8, 1); err != ErrTruncated {
+	if err := Complete(make([]byte, 10), 8, 1); !errors.Is(err, ErrTruncated) {
 		t.Errorf("Complete beyond the end: %v, want %v", err, ErrTruncated)
 	}
 }
@@ -161,7 +162,7 @@ func TestRewrite(t *testing.T) {
 func TestRewriteRefusesOtherFamily(t *testing.T) {
 	b := Build{Src: a4, Dst: b4}.Bytes()
 	p, _ := Parse(b)
-	if err := p.SetSrc(b, a6, false); err != ErrVersion {
+	if err := p.SetSrc(b, a6, false); !errors.Is(err, ErrVersion) {
 		t.Errorf("SetSrc of IPv4 to IPv6: %v, want %v", err, ErrVersion)
 	}
 }

@@ -1,6 +1,7 @@
 package packet
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 )
@@ -31,7 +32,8 @@ func samples() map[string]Build {
 		"icmp4 echo":     {Src: bare(a4), Dst: bare(b4), Proto: ICMP, ICMPType: 8, ICMPRest: 0x00010002, Payload: []byte("ping")},
 		"icmp6 echo":     {Src: bare(a6), Dst: bare(b6), Proto: ICMPv6, ICMPType: 128, ICMPRest: 0x00010002, Payload: []byte("ping")},
 		"tcp6 extensions": {Src: a6, Dst: b6, Flags: ACK, Extensions: []Extension{
-			{protoHopByHop, []byte{1, 4, 0, 0, 0, 0}}, {protoDest, []byte{1, 10}}, {protoAH, make([]byte, 10)}, {protoRouting, []byte{4, 0}}}},
+			{protoHopByHop, []byte{1, 4, 0, 0, 0, 0}}, {protoDest, []byte{1, 10}}, {protoAH, make([]byte, 10)}, {protoRouting, []byte{4, 0}},
+		}},
 		"udp4 first fragment": {Src: a4, Dst: b4, Proto: UDP, MoreFrags: true, ID: 5, Payload: make([]byte, 64)},
 		"udp4 last fragment":  {Src: bare(a4), Dst: bare(b4), Proto: UDP, FragOffset: 72, ID: 5, Payload: []byte("tail")},
 		"udp6 first fragment": {Src: a6, Dst: b6, Proto: UDP, MoreFrags: true, ID: 1 << 20, Payload: make([]byte, 64)},
@@ -91,8 +93,10 @@ func TestParseTCPOptions(t *testing.T) {
 		want TCPHeader
 	}{
 		{"none", nil, TCPHeader{}},
-		{"all of a SYN", Options(MSS(1460), SACKPermitted(), Timestamps(7, 9), WindowScale(8)),
-			TCPHeader{HasMSS: true, MSS: 1460, SACKPermitted: true, HasTimestamps: true, TSVal: 7, TSEcr: 9, HasWScale: true, WScale: 8}},
+		{
+			"all of a SYN", Options(MSS(1460), SACKPermitted(), Timestamps(7, 9), WindowScale(8)),
+			TCPHeader{HasMSS: true, MSS: 1460, SACKPermitted: true, HasTimestamps: true, TSVal: 7, TSEcr: 9, HasWScale: true, WScale: 8},
+		},
 		{"sack blocks", SACKBlocks(SACKBlock{1, 2}, SACKBlock{3, 4}), TCPHeader{SACKCount: 2, SACK: [4]SACKBlock{{1, 2}, {3, 4}}}},
 		{"an unknown option is passed over", Options([]byte{254, 4, 1, 2}, WindowScale(3)), TCPHeader{HasWScale: true, WScale: 3}},
 		{"nothing behind the end counts", Options([]byte{optEnd}, WindowScale(3)), TCPHeader{}},
@@ -142,7 +146,7 @@ func TestParseRefuses(t *testing.T) {
 		{"UDP length 7", set(udp4, 24, 0, 7), ErrHeader},
 		{"UDP length beyond the packet", set(udp4, 24, 0, 13), ErrHeader},
 	} {
-		if p, err := Parse(row.b); err != row.want || p != (Packet{}) {
+		if p, err := Parse(row.b); !errors.Is(err, row.want) || p != (Packet{}) {
 			t.Errorf("%s: Parse = %v, %v, want nothing and %v", row.name, &p, err, row.want)
 		}
 	}
@@ -191,7 +195,7 @@ func TestParseQuoted(t *testing.T) {
 				t.Fatalf("ParseQuoted of %d bytes = %v, %v", n, &p, err)
 			}
 		}
-		if _, err := ParseQuoted(whole[:full.IPLen+7]); err != ErrTruncated {
+		if _, err := ParseQuoted(whole[:full.IPLen+7]); !errors.Is(err, ErrTruncated) {
 			t.Errorf("ParseQuoted of 7 bytes behind the IP header: %v, want %v", err, ErrTruncated)
 		}
 	}
@@ -212,8 +216,14 @@ func TestSegLen(t *testing.T) {
 
 func TestStrings(t *testing.T) {
 	for _, row := range []struct{ got, want string }{
-		{Flags(0).String(), "none"}, {(SYN | ACK).String(), "SYN|ACK"}, {(FIN | CWR).String(), "FIN|CWR"},
-		{TCP.String(), "TCP"}, {UDP.String(), "UDP"}, {ICMP.String(), "ICMP"}, {ICMPv6.String(), "ICMPv6"}, {Proto(132).String(), "protocol 132"},
+		{Flags(0).String(), "none"},
+		{(SYN | ACK).String(), "SYN|ACK"},
+		{(FIN | CWR).String(), "FIN|CWR"},
+		{TCP.String(), "TCP"},
+		{UDP.String(), "UDP"},
+		{ICMP.String(), "ICMP"},
+		{ICMPv6.String(), "ICMPv6"},
+		{Proto(132).String(), "protocol 132"},
 	} {
 		if row.got != row.want {
 			t.Errorf("String = %q, want %q", row.got, row.want)

@@ -2,6 +2,7 @@ package packet
 
 import (
 	"bytes"
+	"errors"
 	"testing"
 )
 
@@ -96,7 +97,7 @@ func TestSplitEdges(t *testing.T) {
 			n++
 			return true
 		})
-		if n != row.count || err != row.err {
+		if n != row.count || !errors.Is(err, row.err) {
 			t.Errorf("%s: Split = %d segments, %v, want %d, %v", row.name, n, err, row.count, row.err)
 		}
 	}

@@ -165,10 +165,10 @@ func TestPairCloses(t *testing.T) {
 		if got, _ := read(t, b); !bytes.Equal(got, data(7)) {
 			t.Errorf("what was on the way arrived as %x", got)
 		}
-		if _, _, err := b.Read(buf); err != tun.ErrGone {
+		if _, _, err := b.Read(buf); !errors.Is(err, tun.ErrGone) {
 			t.Errorf("Read at the other end: %v, want %v", err, tun.ErrGone)
 		}
-		if err := b.Write([][]byte{data(1)}, tun.Offload{}); err != tun.ErrGone {
+		if err := b.Write([][]byte{data(1)}, tun.Offload{}); !errors.Is(err, tun.ErrGone) {
 			t.Errorf("Write at the other end: %v, want %v", err, tun.ErrGone)
 		}
 	})
@@ -254,7 +254,7 @@ func TestLinkActions(t *testing.T) {
 			}
 		}
 		l.A.Close()
-		if _, _, err := l.B.Read(make([]byte, tun.MaxPacket)); err != tun.ErrGone {
+		if _, _, err := l.B.Read(make([]byte, tun.MaxPacket)); !errors.Is(err, tun.ErrGone) {
 			t.Errorf("%s: more arrives than expected", row.name)
 		}
 		l.B.Close()
@@ -297,7 +297,7 @@ func TestLinkRelease(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := l.WaitHeld(ctx, tuntest.BToA, 1); err != context.Canceled {
+	if err := l.WaitHeld(ctx, tuntest.BToA, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("WaitHeld: %v, want %v", err, context.Canceled)
 	}
 }
