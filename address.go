@@ -121,8 +121,9 @@ func (a addressPlan) names(peers []peer.Spec) []dns.Host {
 	return hosts
 }
 
-// defaultName names a sandbox after its program.
-func defaultName(args []string) string {
+// NameFor returns the name that a sandbox gets when Config.Name is empty: that
+// of its program and of this process.
+func NameFor(args []string) string {
 	if len(args) == 0 {
 		return ""
 	}

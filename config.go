@@ -13,7 +13,7 @@ import (
 	"tcpbox/stack"
 	"tcpbox/stack/dns"
 	"tcpbox/stack/peer"
-	"tcpbox/stack/tcpstate"
+	"tcpbox/stack/statelog"
 )
 
 // Defaults of Config.
@@ -29,8 +29,7 @@ const (
 // Config says what to run and under which rules. The zero value of a field
 // means what its comment says; the zero Config lacks only Args.
 type Config struct {
-	// Name names the sandbox in its log. Empty means a name made of the
-	// program's and the process id.
+	// Name names the sandbox in its log. Empty means what NameFor returns.
 	Name string
 
 	// Args are the guest's program and its arguments. A name without a slash
@@ -86,10 +85,11 @@ type Config struct {
 	// Knobs are TCP settings per leg.
 	Knobs []knob.Setting
 
-	// OnRecord takes the state log, in order, in one goroutine of its own: each
+	// OnRecords takes the state log, in order, in one goroutine of its own: each
 	// TCP state transition, and a marker wherever some were lost because the
-	// reader was too slow. Nil means that no one reads.
-	OnRecord func(tcpstate.Transition)
+	// reader was too slow. It keeps nothing of the slice. Nil means that no one
+	// reads. See statelog.Writer for one that writes them down.
+	OnRecords func([]statelog.Item)
 
 	// OnRefused is told of each connection or packet that was refused. It must
 	// not block.
@@ -155,7 +155,7 @@ func (c *Config) normalise() error {
 		bad("dns: none and servers exclude each other")
 	}
 	if c.Name == "" {
-		c.Name = defaultName(c.Args)
+		c.Name = NameFor(c.Args)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

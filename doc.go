@@ -8,7 +8,7 @@
 //		Args: []string{"curl", "http://web/"},
 //		Peers: []peer.Spec{{Name: "web", Kind: peer.HTTP, Port: 80}},
 //		Stdout: os.Stdout,
-//		OnRecord: func(item statelog.Item) { fmt.Println(item) },
+//		OnRecords: statelog.NewWriter(os.Stderr, statelog.WriterOptions{}).Write,
 //	})
 //	status, err := box.Wait()
 //

@@ -1,33 +1,31 @@
 package tcpbox
 
 import (
+	"context"
 	"sync"
 
-	"tcpbox/stack/tcpstate"
+	"tcpbox/stack/statelog"
 )
 
+// recorder carries transitions from where they are seen, under locks of the
+// packet path, to whoever reads them.
 type recorder struct {
-	ch   chan tcpstate.Transition
-	done sync.WaitGroup
+	*statelog.Queue
+	running sync.WaitGroup
 }
 
-func newRecorder(name string, on func(tcpstate.Transition)) *recorder {
-	r := &recorder{ch: make(chan tcpstate.Transition, 1<<16)}
-	r.done.Go(func() {
-		for t := range r.ch {
-			if on != nil {
-				on(t)
-			}
-		}
-	})
+// newRecorder starts a recorder. Close ends it.
+func newRecorder(read func([]statelog.Item)) *recorder {
+	r := &recorder{Queue: statelog.NewQueue(0)}
+	if read == nil {
+		read = func([]statelog.Item) {}
+	}
+	r.running.Go(func() { _ = r.Run(context.Background(), read) }) // ends with Close
 	return r
 }
 
-func (r *recorder) sink(t tcpstate.Transition) {
-	select {
-	case r.ch <- t:
-	default:
-	}
+// Close hands over what is left and returns when it has been read.
+func (r *recorder) Close() {
+	r.Queue.Close()
+	r.running.Wait()
 }
-
-func (r *recorder) close() { close(r.ch); r.done.Wait() }

@@ -68,7 +68,7 @@ func Start(ctx context.Context, cfg Config) (*Sandbox, error) {
 func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) error {
 	life, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	s.log = newRecorder(cfg.Name, cfg.OnRecord)
+	s.log = newRecorder(cfg.OnRecords)
 
 	var err error
 	if s.owned, err = upstream.NewAddresses(nil); err != nil {
@@ -91,7 +91,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) err
 	decide := func(_ context.Context, r policy.Request) policy.Verdict { return cfg.Policy.Decide(r, s.owned) }
 	s.gateway, err = stack.New(stack.Config{
 		Device: s.guest.Device(), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
-		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.sink, Log: cfg.Log,
+		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Log: cfg.Log,
 	})
 	if err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
@@ -198,7 +198,7 @@ func (s *Sandbox) Close() error {
 			errs = append(errs, s.owned.Close())
 		}
 		if s.log != nil {
-			s.log.close()
+			s.log.Close()
 		}
 		s.closeErr = errors.Join(errs...)
 	})

@@ -1,27 +1,118 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
 
-	"tcpbox/stack/tcpstate"
+	"golang.org/x/sys/unix"
+
+	"tcpbox/stack/statelog"
 )
 
-type stateLog struct{ f *os.File }
+// logCloseTime is how long the end of a run waits for a log that nobody reads.
+const logCloseTime = 2 * time.Second
 
-func checkLogTarget(string) error { return nil }
-func openLog(to string, stderr *os.File) (*stateLog, error) {
+// A stateLog is where --log writes.
+type stateLog struct {
+	write  func([]statelog.Item) // nil: nowhere
+	writer *statelog.Writer
+	file   *os.File // to be closed; nil if it is not ours
+	say    *speaker
+}
+
+// checkLogTarget finds wrong targets before anything is opened.
+func checkLogTarget(to string) error {
 	if to == "" {
-		return &stateLog{}, nil
+		return usagef(`"-" is standard error`, "it is a file, - or fd:N")
 	}
-	return &stateLog{stderr}, nil
+	if n, ok := strings.CutPrefix(to, "fd:"); ok {
+		fd, err := strconv.Atoi(n)
+		if err != nil || fd < 1 {
+			return usagef("as in --log fd:3 3>states.jsonl", "fd:N needs the number of an open descriptor")
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			return usagef("as in --log fd:"+n+" "+n+">states.jsonl", "descriptor %d is not open", fd)
+		}
+		if flags&unix.O_ACCMODE == unix.O_RDONLY {
+			return usagef("as in --log fd:"+n+" "+n+">states.jsonl", "descriptor %d is not open for writing", fd)
+		}
+	}
+	return nil
 }
-func (l *stateLog) onRecord() func(tcpstate.Transition) {
-	if l.f == nil {
-		return nil
+
+// openLog opens the target of --log; without one it returns a log that writes
+// nowhere.
+func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, error) {
+	l := &stateLog{say: say}
+	if to == "" {
+		return l, nil
 	}
-	return func(t tcpstate.Transition) {
-		fmt.Fprintln(l.f, t.Time.Format("15:04:05.000000"), t.Conn, t.Remote, t.Local, t.From, t.To, t.Cause, t.Age)
+	opt := statelog.WriterOptions{Sandbox: sandbox, OnFault: l.fault, OnRecover: l.recovered}
+	out := stderr
+	switch n, isFD := strings.CutPrefix(to, "fd:"); {
+	case to == "-":
+	case isFD:
+		fd, _ := strconv.Atoi(n) // checkLogTarget has read it
+		unix.CloseOnExec(fd)
+		out = os.NewFile(uintptr(fd), to)
+	default:
+		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+		if err != nil {
+			return nil, logOpenError(to, err)
+		}
+		out, l.file = f, f
+	}
+	l.writer = statelog.NewWriter(out, opt)
+	l.write = l.writer.Write
+	return l, nil
+}
+
+func logOpenError(to string, err error) error {
+	var errno syscall.Errno
+	errors.As(err, &errno)
+	switch errno {
+	case syscall.ENOENT, syscall.ENOTDIR:
+		return usagef("the directory must exist", "--log %q: %v", to, errno)
+	case syscall.EISDIR:
+		return usagef("give the name of a file in it", "--log %q: it is a directory", to)
+	case syscall.EACCES, syscall.EPERM, syscall.EROFS:
+		return usagef("choose a file that you may write, or --log -", "--log %q: %v", to, errno)
+	}
+	return fmt.Errorf("open the log %q: %w", to, err)
+}
+
+// fault tells that the log cannot be written. The sandbox carries on.
+func (l *stateLog) fault(err error) {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		err = errno
+	}
+	l.say.warn(fmt.Sprintf("the log cannot be written: %v; the command goes on, and the log will say how many records it lacks", err))
+}
+
+func (l *stateLog) recovered() { l.say.warn("the log can be written again") }
+
+// close writes what is left. What cannot be written is told, and does not
+// change the guest's exit status.
+func (l *stateLog) close() {
+	if l.writer == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), logCloseTime)
+	defer cancel()
+	if err := l.writer.Close(ctx); err != nil || l.writer.Lost() > 0 {
+		l.say.warn(fmt.Sprintf("the log lacks its last %d records", l.writer.Lost()))
+	}
+	if l.file != nil {
+		if err := l.file.Close(); err != nil {
+			l.fault(err)
+		}
 	}
 }
-func (l *stateLog) close() error { return nil }

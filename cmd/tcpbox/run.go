@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -37,32 +36,41 @@ func run(f *runFlags, args []string, streams Streams) error {
 	cfg := f.config
 	cfg.Args = ownProgram(args)
 	cfg.Stdin, cfg.Stdout, cfg.Stderr = streams.In, streams.Out, streams.Err
-
+	if cfg.Name == "" {
+		cfg.Name = tcpbox.NameFor(args)
+	}
 	say := newSpeaker(streams.Err, f.quiet)
-	log, err := openLog(f.logTo, streams.Err)
+	log, err := openLog(f.logTo, cfg.Name, streams.Err, say)
 	if err != nil {
 		return err
 	}
-	cfg.OnRecord = log.onRecord()
+	cfg.OnRecords = log.write
 	cfg.OnRefused = say.refused
 	cfg.OnOutcome = say.outcome
 	if os.Geteuid() == 0 && cfg.User == nil {
 		say.warn("the guest runs as uid 0: it can write root's files; --user UID[:GID] runs it as someone else")
 	}
+	err = runBox(cfg, f.timeout)
+	say.summary()
+	log.close()
+	return err
+}
 
+// runBox runs the guest to its end, and returns its exit status as an error.
+func runBox(cfg tcpbox.Config, timeout time.Duration) error {
 	box, err := tcpbox.Start(context.Background(), cfg)
 	if err != nil {
-		return errors.Join(err, log.close())
-	}
-	stop := box.ForwardSignals()
-	timedOut := endAfter(box, f.timeout)
-	status, err := box.Wait()
-	stop()
-	say.summary()
-	if err := errors.Join(err, log.close()); err != nil {
 		return err
 	}
-	if timedOut() {
+	stop := box.ForwardSignals()
+	timedOut := endAfter(box, timeout)
+	status, err := box.Wait()
+	stop()
+	expired := timedOut()
+	switch {
+	case err != nil:
+		return err
+	case expired:
 		return exitStatus(exitTimeout)
 	}
 	return asExit(status)
