@@ -1,0 +1,101 @@
+// Package statelog is the log of TCP transitions as a product: a versioned
+// record, one JSON object a line, with a Writer that never holds anybody up and
+// a Reader that trusts nothing.
+//
+//	stack, sockets, wire ──Push──▶ Queue ──Run──▶ sinks
+//	                                               ├─ Writer ──▶ file, pipe, terminal
+//	                                               └─ whatever else takes Items
+//
+// Queue is where producers, which hold locks of the packet path, hand over what
+// they saw; it keeps their order. Both Queue and Writer are bounded. What does
+// not fit is counted, and a marker stands in its place: a log without markers
+// is complete.
+//
+// The form of a line, version 1 (here on several lines):
+//
+//	{"v":1,                                  version of the form
+//	 "time":"2026-01-02T03:04:05.000000006Z", RFC 3339, UTC, always nine decimals
+//	 "sandbox":"web",                        the sandbox's name
+//	 "conn":17,                              the legs of a connection share it
+//	 "leg":"stack",                          guest, stack or upstream
+//	 "local":"198.18.0.16:80",               the endpoint whose state changed
+//	 "remote":"198.18.0.2:40001",            its peer; "" for a listener
+//	 "from":"ESTABLISHED",                   states as RFC 9293 spells them
+//	 "to":"CLOSE-WAIT",
+//	 "cause":"segment FIN",                  a kind, and which of that kind
+//	 "source":"stack",                       who saw it
+//	 "age":0.001234567}                      seconds spent in from, nine decimals
+//
+//	{"v":1,"time":"…","sandbox":"web","dropped":3}   three records are missing here
+//
+// Fields come in this order and all are there. A field that is added or changes
+// its meaning makes a new version.
+package statelog
+
+import (
+	"net/netip"
+	"time"
+
+	"tcpbox/stack/tcpstate"
+)
+
+// Version is the version of the form that this package writes and reads.
+const Version = 1
+
+// Record is one line of the log: a transition, or a marker.
+type Record struct {
+	Time    time.Time
+	Sandbox string
+
+	// Dropped, if not zero, makes the record a marker: so many records are
+	// missing where it stands. The fields below are zero then.
+	Dropped uint64
+
+	Conn   tcpstate.Conn
+	Leg    tcpstate.Leg
+	Local  netip.AddrPort
+	Remote netip.AddrPort // the zero AddrPort for a listener
+	From   tcpstate.State
+	To     tcpstate.State
+	Cause  tcpstate.Cause
+	Source tcpstate.Source
+	Age    time.Duration // how long From had lasted
+}
+
+// Item is what a Queue hands over: a transition, or a marker.
+type Item struct {
+	// Dropped, if not zero, makes the item a marker: so many transitions are
+	// missing where it stands. Of Transition only Time is set then: that of the
+	// transition that comes next, or zero if none has come yet.
+	Dropped uint64
+
+	Transition tcpstate.Transition
+}
+
+// Record returns the record of the item in sandbox. A marker without a time
+// gets the present one.
+func (it *Item) Record(sandbox string) Record {
+	t := &it.Transition
+	if it.Dropped > 0 {
+		at := t.Time
+		if at.IsZero() {
+			at = time.Now()
+		}
+		return Record{Time: at, Sandbox: sandbox, Dropped: it.Dropped}
+	}
+	return Record{
+		Time: t.Time, Sandbox: sandbox,
+		Conn: t.Conn, Leg: t.Leg, Local: t.Local, Remote: t.Remote,
+		From: t.From, To: t.To, Cause: t.Cause, Source: t.Source, Age: t.Age,
+	}
+}
+
+// Fan returns a function that gives each batch to every sink, in order. A sink
+// keeps nothing of the batch; one that waits makes the others wait.
+func Fan(sinks ...func([]Item)) func([]Item) {
+	return func(items []Item) {
+		for _, sink := range sinks {
+			sink(items)
+		}
+	}
+}
