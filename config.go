@@ -14,6 +14,7 @@ import (
 	"tcpbox/stack/dns"
 	"tcpbox/stack/peer"
 	"tcpbox/stack/statelog"
+	"tcpbox/stack/upstream"
 )
 
 // Defaults of Config.
@@ -115,16 +116,19 @@ type DNS struct {
 	Hosts []dns.Host
 }
 
-// A Fault is an error that knows the next step.
-type Fault struct {
-	Err  error
-	Hint string
-}
+// ConfigError is what is wrong with a Config: nothing has been started. Its
+// faults are joined, and unwrap to what the packages that found them return
+// (*policy.ParseError, *knob.Error).
+type ConfigError struct{ Err error }
 
-func (f *Fault) Error() string { return f.Err.Error() }
+func (e *ConfigError) Error() string { return "tcpbox: " + e.Err.Error() }
 
-// Unwrap returns the cause.
-func (f *Fault) Unwrap() error { return f.Err }
+// Unwrap returns the joined faults.
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+// Check reports everything that is wrong with c, as a *ConfigError. Start does
+// the same before anything else.
+func (c Config) Check() error { return c.normalise() }
 
 // normalise fills in defaults and reports everything that is wrong.
 func (c *Config) normalise() error {
@@ -152,7 +156,7 @@ func (c *Config) normalise() error {
 		errs = append(errs, err)
 	}
 	if c.DNS.None && len(c.DNS.Servers) > 0 {
-		bad("dns: none and servers exclude each other")
+		bad("dns none excludes dns servers")
 	}
 	if c.Name == "" {
 		c.Name = NameFor(c.Args)
@@ -166,5 +170,16 @@ func (c *Config) normalise() error {
 	if c.OnOutcome == nil {
 		c.OnOutcome = func(knob.Outcome) {}
 	}
-	return errors.Join(errs...)
+	if len(errs) == 0 {
+		if _, err := c.plan(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if _, err := knob.Resolve(c.Knobs, (&Sandbox{host: &upstream.Host{}}).carriers()); err != nil {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &ConfigError{err}
+	}
+	return nil
 }

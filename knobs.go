@@ -12,16 +12,21 @@ import (
 // resolveKnobs lays the settings out over the three legs. Nothing is set and
 // neither the guest's namespace nor the gateway need exist yet.
 func (s *Sandbox) resolveKnobs(cfg *Config) error {
-	plan, err := knob.Resolve(cfg.Knobs, map[tcpstate.Leg]knob.Carrier{
-		tcpstate.Guest:    guestLeg{s},
-		tcpstate.Stack:    stackLeg{s},
-		tcpstate.Upstream: s.host,
-	})
+	plan, err := knob.Resolve(cfg.Knobs, s.carriers())
 	if err != nil {
 		return err
 	}
 	s.knobs = plan
 	return nil
+}
+
+// carriers are the three legs, for planning; only a started sandbox can apply.
+func (s *Sandbox) carriers() map[tcpstate.Leg]knob.Carrier {
+	return map[tcpstate.Leg]knob.Carrier{
+		tcpstate.Guest:    guestLeg{s},
+		tcpstate.Stack:    stackLeg{s},
+		tcpstate.Upstream: s.host,
+	}
 }
 
 // tune sets the knobs, before the guest starts.

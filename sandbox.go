@@ -47,10 +47,10 @@ type Sandbox struct {
 
 // Start makes a sandbox and starts the guest in it. ctx bounds the starting
 // only. If Start fails, nothing is left of what it made. An error may match
-// *guest.Error or *Fault, which have a hint, or *guest.ExecError.
+// *ConfigError, *guest.Error, which has a hint, or *guest.ExecError.
 func Start(ctx context.Context, cfg Config) (*Sandbox, error) {
 	if err := cfg.normalise(); err != nil {
-		return nil, fmt.Errorf("tcpbox: %w", err)
+		return nil, err
 	}
 	addrs, err := cfg.plan()
 	if err != nil {

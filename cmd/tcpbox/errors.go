@@ -84,15 +84,12 @@ func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), 
 // hintOf finds the next step in an error.
 func hintOf(err error) string {
 	var usage *usageError
-	var fault *tcpbox.Fault
 	var launch *guest.Error
 	var rule *policy.ParseError
 	var setting *knob.Error
 	switch {
 	case errors.As(err, &usage):
 		return usage.hint
-	case errors.As(err, &fault):
-		return fault.Hint
 	case errors.As(err, &launch):
 		return launch.Hint
 	case errors.As(err, &rule):
@@ -108,8 +105,12 @@ func statusOf(err error) int {
 	var exec *guest.ExecError
 	var rule *policy.ParseError
 	var setting *knob.Error
+	var config *tcpbox.ConfigError
+	var launch *guest.Error
 	switch {
-	case errors.As(err, &usage), errors.As(err, &rule), errors.As(err, &setting):
+	case errors.As(err, &usage), errors.As(err, &rule), errors.As(err, &setting), errors.As(err, &config):
+		return exitUsage
+	case errors.As(err, &launch) && launch.Op == guest.OpConfiguration:
 		return exitUsage
 	case errors.As(err, &exec):
 		return exec.Status()

@@ -25,10 +25,8 @@ func getCommand(streams Streams) *cli.Command {
 }
 
 func get(url string, w io.Writer) error {
-	client := &http.Client{
-		Timeout:   30 * time.Second,
-		Transport: &http.Transport{DisableKeepAlives: true, Proxy: nil},
-	}
+	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}
+	defer client.CloseIdleConnections() // the client closes first, as most do
 	resp, err := client.Get(url)
 	if err != nil {
 		return fmt.Errorf("get: %w", err)

@@ -39,6 +39,9 @@ func run(f *runFlags, args []string, streams Streams) error {
 	if cfg.Name == "" {
 		cfg.Name = tcpbox.NameFor(args)
 	}
+	if err := cfg.Check(); err != nil {
+		return err
+	}
 	say := newSpeaker(streams.Err, f.quiet)
 	log, err := openLog(f.logTo, cfg.Name, streams.Err, say)
 	if err != nil {

@@ -22,7 +22,7 @@ const maxKeptFD = 1 << 16
 func (c Config) check(privileged bool, uid, gid int) error {
 	var errs []error
 	bad := func(hint, format string, args ...any) {
-		errs = append(errs, &Error{Op: "configuration", Err: fmt.Errorf(format, args...), Hint: hint})
+		errs = append(errs, &Error{Op: OpConfiguration, Err: fmt.Errorf(format, args...), Hint: hint})
 	}
 	if len(c.Args) == 0 || c.Args[0] == "" {
 		bad("", "no program to run")

@@ -19,6 +19,9 @@ func (e *Error) Error() string { return "guest: " + e.Op + ": " + e.Err.Error() 
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// OpConfiguration is the Op of an Error that a Config has: nothing was started.
+const OpConfiguration = "configuration"
+
 // ErrInitDied is matched by the error of Wait when the sandbox ended without
 // its guest's status being known: its init was killed.
 var ErrInitDied = errors.New("the sandbox's init process died")
