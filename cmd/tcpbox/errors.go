@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"tcpbox"
-	"tcpbox/netns/guest"
 	"tcpbox/policy"
 	"tcpbox/policy/knob"
 )
@@ -84,7 +83,7 @@ func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), 
 // hintOf finds the next step in an error.
 func hintOf(err error) string {
 	var usage *usageError
-	var launch *guest.Error
+	var launch *tcpbox.LaunchError
 	var rule *policy.ParseError
 	var setting *knob.Error
 	switch {
@@ -102,15 +101,15 @@ func hintOf(err error) string {
 
 func statusOf(err error) int {
 	var usage *usageError
-	var exec *guest.ExecError
+	var exec *tcpbox.ExecError
 	var rule *policy.ParseError
 	var setting *knob.Error
 	var config *tcpbox.ConfigError
-	var launch *guest.Error
+	var launch *tcpbox.LaunchError
 	switch {
 	case errors.As(err, &usage), errors.As(err, &rule), errors.As(err, &setting), errors.As(err, &config):
 		return exitUsage
-	case errors.As(err, &launch) && launch.Op == guest.OpConfiguration:
+	case errors.As(err, &launch) && launch.Op == tcpbox.OpConfiguration:
 		return exitUsage
 	case errors.As(err, &exec):
 		return exec.Status()

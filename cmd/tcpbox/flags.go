@@ -14,7 +14,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"tcpbox"
-	"tcpbox/netns/guest"
 	"tcpbox/policy"
 	"tcpbox/policy/knob"
 	"tcpbox/stack/dns"
@@ -207,20 +206,20 @@ func parseTimeout(text string) (time.Duration, error) {
 	return d, nil
 }
 
-func parseUser(text string) (*guest.User, error) {
+func parseUser(text string) (*tcpbox.User, error) {
 	uidText, gidText, hasGID := strings.Cut(text, ":")
 	uid, err := parseInt(uidText, 0, math.MaxInt32, "user id")
 	if err != nil {
 		return nil, usagef(`numbers only: "id -u NAME" tells the number of a user`, "not UID[:GID]")
 	}
 	if !hasGID {
-		return &guest.User{UID: uid, GID: uid}, nil
+		return &tcpbox.User{UID: uid, GID: uid}, nil
 	}
 	gid, err := parseInt(gidText, 0, math.MaxInt32, "group id")
 	if err != nil {
 		return nil, usagef(`numbers only: "id -g NAME" tells the number of a user's group`, "not UID[:GID]")
 	}
-	return &guest.User{UID: uid, GID: gid}, nil
+	return &tcpbox.User{UID: uid, GID: gid}, nil
 }
 
 // addEnv adds NAME=VALUE, or NAME to say that it stays as it is, as docker

@@ -10,7 +10,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"tcpbox"
-	"tcpbox/netns/guest"
 )
 
 func runCommand(streams Streams) *cli.Command {
@@ -128,7 +127,7 @@ func endAfter(box *tcpbox.Sandbox, d time.Duration) (timedOut func() bool) {
 }
 
 // asExit turns the guest's status into tcpbox's own.
-func asExit(s guest.Status) error {
+func asExit(s tcpbox.Status) error {
 	if code := s.ExitCode(); code != 0 {
 		return exitStatus(code)
 	}

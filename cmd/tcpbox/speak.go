@@ -5,9 +5,9 @@ import (
 	"io"
 	"sync"
 
+	"tcpbox"
 	"tcpbox/policy"
 	"tcpbox/policy/knob"
-	"tcpbox/stack"
 )
 
 // maxTold is how many destinations are remembered as having been told of. The
@@ -44,7 +44,7 @@ func (s *speaker) line(text string) {
 
 // refused tells once for each destination what was refused, and what would
 // allow it.
-func (s *speaker) refused(r stack.Refusal) {
+func (s *speaker) refused(r tcpbox.Refusal) {
 	if s.quiet {
 		return
 	}

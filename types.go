@@ -1,0 +1,33 @@
+package tcpbox
+
+import (
+	"tcpbox/netns/guest"
+	"tcpbox/stack"
+)
+
+// These types belong to the rooms that make them, and are part of this
+// package's interface: a program that uses tcpbox needs to import nothing else
+// for them.
+type (
+	// User is a user and a group, by their numbers.
+	User = guest.User
+
+	// Status is how a guest ended.
+	Status = guest.Status
+
+	// LaunchError says what could not be done to start a guest, with a hint.
+	LaunchError = guest.Error
+
+	// ExecError says that the guest's program could not be executed.
+	ExecError = guest.ExecError
+
+	// Refusal is something that the guest tried and did not get.
+	Refusal = stack.Refusal
+
+	// Stats are the counters of a sandbox's stack.
+	Stats = stack.Stats
+)
+
+// OpConfiguration is the Op of a LaunchError that says that the Config was
+// wrong.
+const OpConfiguration = guest.OpConfiguration
