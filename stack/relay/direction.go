@@ -13,6 +13,7 @@ type direction struct {
 	from, to Side
 	src, dst Conn
 	moved    atomic.Int64 // bytes
+	finished atomic.Bool  // the FIN has been passed on, after all bytes
 
 	// Of the loop's goroutine alone: what src and dst said, seen on the way
 	// through, for WriteTo and ReadFrom do not tell whose error they return.
@@ -84,6 +85,7 @@ func (d *direction) passFIN() {
 		j.lost(d.to, err)
 		return
 	}
+	d.finished.Store(true)
 	if first {
 		// From now on nobody reads src, yet it may still be reset.
 		d.watch()

@@ -38,7 +38,8 @@ const drainTime = 100 * time.Millisecond
 //	write meets EPIPE       the same: the peer is gone
 //	any other error         Reset on both, for what was lost cannot be told
 //	                        by a FIN
-//	ctx ends                Reset on both
+//	ctx ends                Close on a side that has had all bytes and the FIN,
+//	                        whose kernel goes on delivering; Reset on another
 //
 // Who closes first is therefore mirrored by construction: each FIN and RST
 // is passed on when it comes, and neither is made up. Join runs one loop in
@@ -57,7 +58,7 @@ func Join(ctx context.Context, guest, upstream Conn, o Options) Result {
 	stop := context.AfterFunc(ctx, func() {
 		if j.enter() {
 			defer j.leave()
-			j.abort(Neither, ByError, context.Cause(ctx))
+			j.stop(context.Cause(ctx))
 		}
 	})
 	defer stop()
@@ -156,6 +157,27 @@ func (j *join) abort(by Side, end End, err error) {
 	}
 	j.inbound.dst.Reset()
 	j.inbound.src.Reset()
+}
+
+// stop ends the join from outside. A side to which the FIN was passed on has all
+// that it was to get: its kernel may still be sending, and an RST would destroy
+// that.
+func (j *join) stop(cause error) {
+	j.mu.Lock()
+	if j.over {
+		j.mu.Unlock()
+		return
+	}
+	j.over = true
+	j.failedLocked(Neither, ByError, cause)
+	j.mu.Unlock()
+	for _, d := range []*direction{&j.outbound, &j.inbound} {
+		if d.finished.Load() {
+			d.dst.Close()
+		} else {
+			d.dst.Reset()
+		}
+	}
 }
 
 // lost is told that side s has failed with err: found by a write, or by a
