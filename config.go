@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"time"
 
 	"tcpbox/netns/guest"
 	"tcpbox/policy"
@@ -22,6 +23,10 @@ const (
 	// DefaultMTU lets the guest's kernel hand over large segments; TCP ends in
 	// the stack, so it never reaches the outside.
 	DefaultMTU = 65520
+
+	// DrainTimeout is how long Wait goes on delivering what an ended guest had
+	// sent.
+	DrainTimeout = 30 * time.Second
 
 	DefaultSubnet4 = "198.18.0.0/24"          // benchmarking range, RFC 2544: never routed
 	DefaultSubnet6 = "fd74:6370:626f:78::/64" // unique local, RFC 4193

@@ -1,17 +1,16 @@
 package tcpbox
 
 import (
-	"context"
 	"net/netip"
 
 	"tcpbox/stack/peer"
 )
 
 // servePeers makes the hosts inside the stack.
-func (s *Sandbox) servePeers(life context.Context, cfg *Config, addrs addressPlan) error {
+func (s *Sandbox) servePeers(cfg *Config, addrs addressPlan) error {
 	for i, spec := range cfg.Peers {
 		for _, a := range addrs.peers[i] {
-			if err := s.servePeer(life, spec, netip.AddrPortFrom(a, spec.Port)); err != nil {
+			if err := s.servePeer(spec, netip.AddrPortFrom(a, spec.Port)); err != nil {
 				return err
 			}
 		}
@@ -19,7 +18,7 @@ func (s *Sandbox) servePeers(life context.Context, cfg *Config, addrs addressPla
 	return nil
 }
 
-func (s *Sandbox) servePeer(life context.Context, spec peer.Spec, at netip.AddrPort) error {
+func (s *Sandbox) servePeer(spec peer.Spec, at netip.AddrPort) error {
 	if err := s.gateway.Refuse(at.Addr()); err != nil { // its other ports
 		return err
 	}
@@ -33,6 +32,6 @@ func (s *Sandbox) servePeer(life context.Context, spec peer.Spec, at netip.AddrP
 	if err != nil {
 		return err
 	}
-	s.running.Go(func() { _ = peer.Serve(life, spec.Kind, l) })
+	s.running.Go(func() { _ = peer.Serve(s.life, spec.Kind, l) })
 	return nil
 }

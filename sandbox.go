@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"sync"
@@ -35,12 +36,17 @@ type Sandbox struct {
 	log     *recorder
 	knobs   *knob.Plan
 
+	diag *slog.Logger
+
+	life    context.Context // ends in Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the gateway, the resolver, the peers
 
 	mu     sync.Mutex
 	runErr error // why the gateway ended, if by itself
 
+	exitOnce  sync.Once
+	exited    chan struct{}
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -56,7 +62,8 @@ func Start(ctx context.Context, cfg Config) (*Sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tcpbox: %w", err)
 	}
-	s := &Sandbox{name: cfg.Name}
+	s := &Sandbox{name: cfg.Name, diag: cfg.Log, exited: make(chan struct{})}
+	s.life, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(ctx, &cfg, addrs); err != nil {
 		_ = s.Close()
 		return nil, err
@@ -66,8 +73,6 @@ func Start(ctx context.Context, cfg Config) (*Sandbox, error) {
 
 // start opens everything in order; Close undoes what there is.
 func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) error {
-	life, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
 	s.log = newRecorder(cfg.OnRecords)
 
 	var err error
@@ -99,13 +104,13 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) err
 	if err := s.tune(cfg); err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
 	}
-	if err := s.serveNames(life, cfg, addrs); err != nil {
+	if err := s.serveNames(cfg, addrs); err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
 	}
-	if err := s.servePeers(life, cfg, addrs); err != nil {
+	if err := s.servePeers(cfg, addrs); err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
 	}
-	s.running.Go(func() { s.runGateway(life) })
+	s.running.Go(func() { s.runGateway() })
 	return s.guest.Start()
 }
 
@@ -130,9 +135,9 @@ const maxDials = 8192
 
 // runGateway runs the gateway to its end. If it ends by itself, the guest has
 // lost its network for good and is ended too.
-func (s *Sandbox) runGateway(life context.Context) {
-	err := s.gateway.Run(life, uplink{s.host})
-	if err == nil || life.Err() != nil {
+func (s *Sandbox) runGateway() {
+	err := s.gateway.Run(s.life, uplink{s.host})
+	if err == nil || s.life.Err() != nil {
 		return
 	}
 	s.mu.Lock()
@@ -163,26 +168,34 @@ func (s *Sandbox) NS() netns.NS { return s.guest.NS() }
 // Stats returns the gateway's counters.
 func (s *Sandbox) Stats() stack.Stats { return s.gateway.Stats() }
 
-// Wait waits until the guest has ended, delivers what it had sent, and closes
-// the sandbox.
-func (s *Sandbox) Wait() (guest.Status, error) {
+// Wait waits until the guest has ended and what it had sent is delivered, and
+// closes the sandbox. An upstream that does not take its bytes is given up
+// after DrainTimeout.
+func (s *Sandbox) Wait() (Status, error) {
 	status, err := s.guest.Wait()
+	s.exitOnce.Do(func() { close(s.exited) })
 	s.mu.Lock()
 	runErr := s.runErr
 	s.mu.Unlock()
 	if err == nil && runErr == nil {
-		s.gateway.Drain()
+		ctx, cancel := context.WithTimeout(s.life, DrainTimeout)
+		if n := s.gateway.Drain(ctx); n > 0 {
+			s.diag.Warn("connections cut that still had bytes to deliver", "sandbox", s.name, "connections", n)
+		}
+		cancel()
 	}
 	return status, errors.Join(runErr, err, s.Close())
 }
+
+// Exited is closed when Wait has seen the guest end; Wait may then still be
+// delivering what it sent, which Close cuts short.
+func (s *Sandbox) Exited() <-chan struct{} { return s.exited }
 
 // Close kills the guest, resets all connections and returns when nothing of
 // the sandbox is left. It is safe to call twice.
 func (s *Sandbox) Close() error {
 	s.closeOnce.Do(func() {
-		if s.cancel != nil {
-			s.cancel()
-		}
+		s.cancel()
 		var errs []error
 		if s.gateway != nil {
 			errs = append(errs, s.gateway.Close())
@@ -217,7 +230,7 @@ func hostnameOf(cfg *Config) string {
 }
 
 // serveNames starts the resolver on the gateway's addresses.
-func (s *Sandbox) serveNames(life context.Context, cfg *Config, addrs addressPlan) error {
+func (s *Sandbox) serveNames(cfg *Config, addrs addressPlan) error {
 	forward, err := forwarders(cfg)
 	if err != nil {
 		return err
@@ -240,8 +253,8 @@ func (s *Sandbox) serveNames(life context.Context, cfg *Config, addrs addressPla
 			_ = packets.Close()
 			return err
 		}
-		s.running.Go(func() { _ = server.ServePacket(life, packets) })
-		s.running.Go(func() { _ = server.ServeStream(life, streams) })
+		s.running.Go(func() { _ = server.ServePacket(s.life, packets) })
+		s.running.Go(func() { _ = server.ServeStream(s.life, streams) })
 	}
 	return nil
 }

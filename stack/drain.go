@@ -1,35 +1,44 @@
 package stack
 
 import (
+	"context"
 	"time"
 )
 
-// How long Drain waits for what the guest has left behind.
+// How long Drain waits.
 const (
-	drainIdle = 250 * time.Millisecond // without anything moving
-	drainMost = 10 * time.Second       // in all
+	// drainIdle is how long connections that have nothing to deliver may go
+	// without a segment before their closing is no longer waited for.
+	drainIdle = 250 * time.Millisecond
+
 	drainPoll = 2 * time.Millisecond
 )
 
-// Drain waits until what the guest had sent when it ended has been delivered
-// and its connections have been closed on the wire, as a kernel does for a
-// process that has ended. It waits as long as bytes or states move, at most
-// drainMost.
-func (g *Gateway) Drain() {
+// Drain waits, when the guest has ended, until what it had sent is delivered
+// upstream and its connections are closed, as a kernel does for a process that
+// has ended. It returns how many connections still had something to deliver
+// when ctx ended.
+func (g *Gateway) Drain(ctx context.Context) (undelivered int) {
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
-	began := time.Now()
-	last, lastMoved := g.net.Progress(), began
-	for now := began; now.Sub(began) < drainMost; now = <-tick.C {
+	last, lastMoved := g.net.Progress(), time.Now()
+	for {
 		p := g.net.Progress()
-		if p.Unsettled == 0 && g.counters.open.Load() == 0 {
-			return
+		waiting := g.counters.undelivered.Load()
+		if p.Unsettled == 0 && waiting == 0 {
+			return 0
 		}
+		now := time.Now()
 		if p != last {
 			last, lastMoved = p, now
 		}
-		if now.Sub(lastMoved) > drainIdle {
-			return
+		if waiting == 0 && now.Sub(lastMoved) > drainIdle {
+			return 0
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return int(waiting)
 		}
 	}
 }

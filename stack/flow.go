@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"errors"
+	"sync"
 	"syscall"
 
 	"tcpbox/policy"
@@ -43,8 +44,25 @@ func (g *Gateway) serve(req *netstack.Request) {
 	g.counters.established.Add(1)
 	g.counters.open.Add(1)
 	defer g.counters.open.Add(-1)
-	result := relay.Join(g.ctx, guest, upstream, relay.Options{HalfCloseTimeout: g.knobs.halfCloseTimeout()})
+	result := g.join(guest, upstream)
 	g.log.Debug("flow ended", "conn", req.ID(), "src", req.Src(), "dst", req.Dst(), "end", result.End, "first", result.First, "err", result.Err)
+}
+
+// join relays until both connections have ended. Meanwhile it counts as
+// undelivered, until the guest's FIN has been passed on.
+func (g *Gateway) join(guest, upstream relay.Conn) relay.Result {
+	g.counters.undelivered.Add(1)
+	var once sync.Once
+	delivered := func() { once.Do(func() { g.counters.undelivered.Add(-1) }) }
+	defer delivered()
+	return relay.Join(g.ctx, guest, upstream, relay.Options{
+		HalfCloseTimeout: g.knobs.halfCloseTimeout(),
+		OnFIN: func(from relay.Side) {
+			if from == relay.Guest {
+				delivered()
+			}
+		},
+	})
 }
 
 // refuse answers what the policy does not allow as a host does on a port where

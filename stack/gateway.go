@@ -87,6 +87,7 @@ type counters struct {
 	established, refused, unreachable, silent atomic.Uint64
 	noPort, busy, backlog                     atomic.Uint64
 	open                                      atomic.Int64
+	undelivered                               atomic.Int64 // flows whose guest's FIN has not been passed on
 }
 
 // New makes a Gateway. It owns cfg.Device from then on, also when it fails.

@@ -4,7 +4,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
@@ -81,15 +84,41 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 			known = append(known, f.Names()...)
 		}
 		name = strings.TrimLeft(name, "-")
-		if near := nearest(name, known); near != "" {
-			hint = fmt.Sprintf("did you mean --%s?", near)
+		switch near := nearest(name, known); {
+		case near != "":
+			hint = fmt.Sprintf("did you mean %s?", dashed(near))
+		case commandOf(c) == "" && nearest(name, commandNames(c.App)) != "":
+			hint = fmt.Sprintf("did you mean %q?", "tcpbox "+nearest(name, commandNames(c.App)))
 		}
-		return usagef(hint, "there is no flag --%s", name)
+		return usagef(hint, "there is no flag %s", oneWord(dashed(name)))
 	}
 	if name, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
-		return usagef(hint, "--%s needs a value", strings.TrimLeft(name, "-"))
+		return usagef(hint, "%s needs a value", dashed(strings.TrimLeft(name, "-")))
+	}
+	if rest, ok := strings.CutPrefix(text, "invalid boolean value "); ok {
+		value, name, _ := strings.Cut(strings.TrimSuffix(rest, ": parse error"), " for -")
+		return usagef("leave the value out", "%s is there or not: it takes no value, such as %s", dashed(name), value)
+	}
+	if word, ok := strings.CutPrefix(text, "bad flag syntax: "); ok {
+		return usagef(hint, "%q is not a flag", word)
 	}
 	return usagef(hint, "%s", text)
+}
+
+// dashed writes the name of a flag as it is typed.
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+// oneWord quotes what would not read as one word, or not be seen.
+func oneWord(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }) || !utf8.ValidString(s) {
+		return strconv.Quote(s)
+	}
+	return s
 }
 
 func commandOf(c *cli.Context) string {
@@ -103,13 +132,20 @@ func helpCommand(streams Streams) *cli.Command {
 	return &cli.Command{
 		Name: "help", Usage: "show the help of a command",
 		Action: func(c *cli.Context) error {
+			if c.Args().Len() > 1 {
+				return usagef("for example: tcpbox help run", "help takes one command")
+			}
 			name := "tcpbox"
 			if c.Args().Present() {
 				name = c.Args().First()
 			}
 			text, ok := helpTexts[name]
 			if !ok {
-				return usagef(`see "tcpbox help"`, "there is no help on %q", name)
+				hint := `see "tcpbox help"`
+				if near := nearest(name, commandNames(c.App)); near != "" {
+					hint = fmt.Sprintf("did you mean %q?", "tcpbox help "+near)
+				}
+				return usagef(hint, "there is no help on %q", name)
 			}
 			_, err := io.WriteString(streams.Out, text)
 			return err

@@ -42,8 +42,12 @@ func report(w io.Writer, err error) int {
 		return int(status)
 	}
 	for _, e := range flatten(err) {
-		fmt.Fprintf(w, "tcpbox: error: %s\n", oneLine(strip(e.Error())))
-		if hint := hintOf(e); hint != "" {
+		fmt.Fprintf(w, "tcpbox: error: %s\n", oneLine(textOf(e)))
+		hint := hintOf(e)
+		if hint == "" && statusOf(err) == exitUsage {
+			hint = `see "tcpbox help run"`
+		}
+		if hint != "" {
 			fmt.Fprintf(w, "tcpbox: hint: %s\n", oneLine(hint))
 		}
 	}
@@ -67,6 +71,16 @@ func flatten(err error) []error {
 		}
 	}
 	return []error{err}
+}
+
+// textOf is what an error says. Of a wrong configuration the operation is not
+// worth a word.
+func textOf(err error) string {
+	var launch *tcpbox.LaunchError
+	if errors.As(err, &launch) && launch.Op == tcpbox.OpConfiguration {
+		err = launch.Err
+	}
+	return strip(err.Error())
 }
 
 // strip takes away the names of packages that front an error: the person at

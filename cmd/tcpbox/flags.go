@@ -98,20 +98,23 @@ func flagError(w word, err error) error {
 		hint = usage.hint
 	}
 	text := strip(err.Error())
-	if !strings.Contains(text, strconv.Quote(w.value)) {
-		text = strconv.Quote(w.value) + ": " + text
+	value := strconv.Quote(w.value)
+	if _, rest, ok := strings.Cut(text, value+": "); ok {
+		text = rest // what named the value before
 	}
 	if hint == "" {
 		hint = `see "tcpbox help run"`
 	}
-	return usagef(hint, "--%s %s", w.flag, text)
+	return usagef(hint, "--%s %s: %s", w.flag, value, text)
 }
 
 func (f *runFlags) set(flag, value string) (err error) {
 	c := &f.config
 	switch flag {
 	case "net":
-		c.Policy.Net, err = policy.ParseNet(value)
+		if c.Policy.Net, err = policy.ParseNet(value); err != nil {
+			err = usagef("--net is none, public or all", "there is no such choice")
+		}
 	case "allow", "deny":
 		action := policy.Deny
 		if flag == "allow" {
@@ -157,9 +160,9 @@ func (f *runFlags) set(flag, value string) (err error) {
 	case "mtu":
 		c.MTU, err = parseInt(value, 1280, 65535, "bytes")
 	case "subnet4":
-		c.Subnet4, err = parsePrefix(value)
+		c.Subnet4, err = parsePrefix(value, "IPv4", netip.Addr.Is4)
 	case "subnet6":
-		c.Subnet6, err = parsePrefix(value)
+		c.Subnet6, err = parsePrefix(value, "IPv6", netip.Addr.Is6)
 	case "env":
 		c.Env, err = addEnv(c.Env, value)
 	case "workdir":
@@ -187,10 +190,14 @@ func parseInt(text string, least, most int, what string) (int, error) {
 	return n, nil
 }
 
-func parsePrefix(text string) (netip.Prefix, error) {
+func parsePrefix(text, family string, is func(netip.Addr) bool) (netip.Prefix, error) {
+	const hint = "a subnet is written as 198.18.0.0/24 or fd00::/64"
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
-		return p, usagef("a subnet is written as 198.18.0.0/24 or fd00::/64", "not a subnet")
+		return p, usagef(hint, "not a subnet")
+	}
+	if !is(p.Addr()) {
+		return p, usagef(hint, "not a subnet of %s", family)
 	}
 	if p.Masked() != p {
 		return p, usagef("did you mean "+p.Masked().String()+"?", "it has host bits set")

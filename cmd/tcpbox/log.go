@@ -36,6 +36,11 @@ func checkLogTarget(to string) error {
 		if err != nil || fd < 1 {
 			return usagef("as in --log fd:3 3>states.jsonl", "fd:N needs the number of an open descriptor")
 		}
+		// Descriptors of our own are closed on exec, so they are no one's target.
+		mine, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || mine&unix.FD_CLOEXEC != 0 {
+			return usagef("as in --log fd:"+n+" "+n+">states.jsonl", "descriptor %d is not open", fd)
+		}
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		if err != nil {
 			return usagef("as in --log fd:"+n+" "+n+">states.jsonl", "descriptor %d is not open", fd)

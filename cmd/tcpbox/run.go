@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
+	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -29,7 +32,7 @@ func run(f *runFlags, args []string, streams Streams) error {
 	if err := f.parse(); err != nil {
 		return err
 	}
-	if len(args) == 0 {
+	if len(args) == 0 || args[0] == "" {
 		return usagef(`for example: tcpbox run -- curl https://example.com`, "no command to run")
 	}
 	cfg := f.config
@@ -49,6 +52,7 @@ func run(f *runFlags, args []string, streams Streams) error {
 	cfg.OnRecords = log.write
 	cfg.OnRefused = say.refused
 	cfg.OnOutcome = say.outcome
+	cfg.Log = slog.New(warnings{say})
 	if os.Geteuid() == 0 && cfg.User == nil {
 		say.warn("the guest runs as uid 0: it can write root's files; --user UID[:GID] runs it as someone else")
 	}
@@ -66,7 +70,9 @@ func runBox(cfg tcpbox.Config, timeout time.Duration) error {
 	}
 	stop := box.ForwardSignals()
 	timedOut := endAfter(box, timeout)
+	uncut := cutOnSignal(box)
 	status, err := box.Wait()
+	uncut()
 	stop()
 	expired := timedOut()
 	switch {
@@ -76,6 +82,32 @@ func runBox(cfg tcpbox.Config, timeout time.Duration) error {
 		return exitStatus(exitTimeout)
 	}
 	return asExit(status)
+}
+
+// cutOnSignal lets a signal end the delivery of what the guest has left, when
+// there is no guest any more to forward it to.
+func cutOnSignal(box *tcpbox.Sandbox) (stop func()) {
+	done := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		select {
+		case <-box.Exited():
+		case <-done:
+			return
+		}
+		signals := make(chan os.Signal, 1)
+		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+		defer signal.Stop(signals)
+		select {
+		case <-signals:
+			_ = box.Close() // Wait returns its error
+		case <-done:
+		}
+	})
+	return func() {
+		close(done)
+		running.Wait()
+	}
 }
 
 // ownProgram makes "tcpbox" as the guest's program mean this very executable.
@@ -137,7 +169,10 @@ func asExit(s tcpbox.Status) error {
 func versionCommand(streams Streams) *cli.Command {
 	return &cli.Command{
 		Name: "version", Usage: "print the version",
-		Action: func(*cli.Context) error {
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return usagef(`see "tcpbox help version"`, "version takes no argument, such as %q", c.Args().First())
+			}
 			_, err := fmt.Fprintln(streams.Out, versionText())
 			return err
 		},

@@ -86,6 +86,9 @@ func (d *direction) passFIN() {
 		return
 	}
 	d.finished.Store(true)
+	if j.onFIN != nil {
+		j.onFIN(d.from)
+	}
 	if first {
 		// From now on nobody reads src, yet it may still be reset.
 		d.watch()

@@ -17,6 +17,10 @@ type Options struct {
 	// RFC 9293 has it.
 	HalfCloseTimeout time.Duration
 
+	// OnFIN, if set, is called when a FIN of that side has been passed on, and
+	// all bytes before it.
+	OnFIN func(from Side)
+
 	// Clock is the time for HalfCloseTimeout. Nil means the system's.
 	Clock Clock
 }
@@ -45,7 +49,7 @@ const drainTime = 100 * time.Millisecond
 // is passed on when it comes, and neither is made up. Join runs one loop in
 // the caller's goroutine (copyOutbound) and one in its own (copyInbound).
 func Join(ctx context.Context, guest, upstream Conn, o Options) Result {
-	j := &join{clock: o.Clock, halfCloseTimeout: o.HalfCloseTimeout}
+	j := &join{clock: o.Clock, halfCloseTimeout: o.HalfCloseTimeout, onFIN: o.OnFIN}
 	if j.clock == nil {
 		j.clock = systemClock{}
 	}
@@ -86,6 +90,7 @@ type join struct {
 	outbound, inbound direction
 	clock             Clock
 	halfCloseTimeout  time.Duration
+	onFIN             func(Side) // nil: nobody asks
 
 	start      time.Time    // of the clock, which is monotonic from here
 	halfClosed atomic.Bool  // one FIN has been passed on and idleness is timed

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"tcpbox"
+)
+
+var update = flag.Bool("update", false, "rewrite the expectations in testdata/script")
+
+// The test binary is tcpbox itself when it is called by that name, and the
+// first process of a sandbox when Start executes it again.
+func TestMain(m *testing.M) {
+	tcpbox.Init()
+	testscript.Main(m, map[string]func(){
+		"tcpbox": func() {
+			os.Exit(Main(os.Args, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+		},
+	})
+}
+
+// TestScript runs the command line as its users do. A script may say
+//
+//	status N tcpbox run …   run it, and want this exit status
+//	sandboxes               skip the rest where no sandbox can be made
+//	plain FILE              print a file, or stdout or stderr, without what
+//	                        differs from run to run
+func TestScript(t *testing.T) {
+	help, err := filepath.Abs("help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HELP", help)
+			env.Setenv("LC_ALL", "C")
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status":    wantStatus,
+			"plain":     plain,
+			"sandboxes": needSandboxes,
+		},
+		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", name)
+		},
+	})
+}
+
+var exitText = regexp.MustCompile(`^exit status (\d+)$`)
+
+func wantStatus(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N command [argument...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		m := exitText.FindStringSubmatch(err.Error())
+		if m == nil {
+			ts.Fatalf("%q: %v", args[1:], err)
+		}
+		got, err = strconv.Atoi(m[1])
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("%q: exit status %d, want %d", args[1:], got, want)
+	}
+}
+
+// differing is what differs from run to run, and what stands for it.
+var differing = []struct {
+	is  *regexp.Regexp
+	put string
+}{
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z`), "TIME"},
+	{regexp.MustCompile(`"age":\d+\.\d{9}`), `"age":AGE`},
+	{regexp.MustCompile(`"sandbox":"([a-z]+)-\d+"`), `"sandbox":"$1-PID"`},
+	{regexp.MustCompile(`(198\.18\.0\.2|\[fd74:6370:626f:78::2\]):\d+`), "$1:PORT"},
+	{regexp.MustCompile(`^tcpbox \S+ \(gvisor \S+, go\S+, linux/\w+\)`), "tcpbox VERSION (gvisor VERSION, GO, linux/ARCH)"},
+	// Not what the scripts are about, and there only for root.
+	{regexp.MustCompile(`(?m)^tcpbox: warning: the guest runs as uid 0: .*\n`), ""},
+}
+
+func plain(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: plain FILE")
+	}
+	text := strings.ReplaceAll(ts.ReadFile(args[0]), ts.Getenv("WORK"), "$WORK")
+	for _, d := range differing {
+		text = d.is.ReplaceAllString(text, d.put)
+	}
+	_, err := io.WriteString(ts.Stdout(), text)
+	ts.Check(err)
+}
+
+// needSandboxes skips the script on a machine that cannot make a sandbox, and
+// fails it there if CI=true promises that it can.
+func needSandboxes(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec("tcpbox", "run", "--net", "none", "--", "true")
+	if err == nil {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		ts.Fatalf("cannot make a sandbox, which CI=true promises: %v", err)
+	}
+	ts.Logf("skipped: %s", ts.ReadFile("stderr"))
+	skipScript(ts)
+}
