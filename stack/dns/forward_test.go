@@ -215,12 +215,11 @@ func TestExchangeHostEndsWithItsContext(t *testing.T) {
 }
 
 func TestExchangeHostReportsAClosedPort(t *testing.T) {
-	server := loopback(t, nil)
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server = conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	server := conn.LocalAddr().(*net.UDPAddr).AddrPort()
 	conn.Close()
 	query, _ := question("example.com.", miekg.TypeA).Pack()
 	for _, network := range []string{"udp", "tcp"} {

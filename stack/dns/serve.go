@@ -64,7 +64,7 @@ func (s *Server) ServePacket(ctx context.Context, conn net.PacketConn) error {
 // send sends reply, if there is one. A reply that is lost is asked for again.
 func send(conn net.PacketConn, reply []byte, to net.Addr) {
 	if reply != nil {
-		conn.WriteTo(reply, to)
+		_, _ = conn.WriteTo(reply, to)
 	}
 }
 
@@ -128,7 +128,9 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 	defer stop()
 	defer conn.Close()
 	for {
-		conn.SetDeadline(time.Now().Add(s.cfg.IdleTimeout))
+		if conn.SetDeadline(time.Now().Add(s.cfg.IdleTimeout)) != nil {
+			return
+		}
 		raw, err := readMessage(conn, MaxQueryBytes)
 		if err != nil {
 			if errors.Is(err, errTooLong) {
@@ -150,8 +152,7 @@ func (s *Server) serveConn(ctx context.Context, conn net.Conn) {
 		if reply == nil {
 			return
 		}
-		conn.SetDeadline(time.Now().Add(s.cfg.IdleTimeout))
-		if writeMessage(conn, reply) != nil {
+		if conn.SetDeadline(time.Now().Add(s.cfg.IdleTimeout)) != nil || writeMessage(conn, reply) != nil {
 			return
 		}
 	}

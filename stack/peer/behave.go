@@ -108,6 +108,6 @@ func hold(ctx context.Context, conn net.Conn) {
 // Close that follows does it.
 func closeWrite(conn net.Conn) {
 	if c, ok := conn.(closeWriter); ok {
-		c.CloseWrite()
+		_ = c.CloseWrite()
 	}
 }

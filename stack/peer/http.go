@@ -38,7 +38,7 @@ func serveHTTP(ctx context.Context, ln net.Listener) error {
 			case http.StateNew:
 				wg.Add(1)
 				if conns.Add(1) > MaxConns {
-					reset(conn)
+					_ = reset(conn)
 				}
 			case http.StateClosed, http.StateHijacked:
 				conns.Add(-1)
@@ -140,8 +140,8 @@ func serveEcho(w http.ResponseWriter, r *http.Request) {
 	if r.ContentLength >= 0 {
 		w.Header().Set("Content-Length", strconv.FormatInt(r.ContentLength, 10))
 	}
-	http.NewResponseController(w).EnableFullDuplex()
+	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/1 has it
 	buffer := echoBuffers.Get().(*[echoBytes]byte)
 	defer echoBuffers.Put(buffer)
-	io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r.Body}, buffer[:])
+	_, _ = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{r.Body}, buffer[:])
 }

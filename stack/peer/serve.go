@@ -73,7 +73,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 			return s.outcome(ctx, err)
 		}
 		if !s.add(conn) {
-			reset(conn)
+			_ = reset(conn)
 			continue
 		}
 		s.wg.Add(1)
@@ -103,7 +103,7 @@ func (s *server) serveConn(ctx context.Context, conn net.Conn, cancel context.Ca
 	case Echo:
 		echo(conn)
 	case Discard:
-		discard(conn)
+		_ = discard(conn)
 	case Source:
 		source(conn)
 	case Closer:

@@ -2,6 +2,7 @@ package statelog
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"sync"
@@ -148,7 +149,7 @@ func TestQueueHandsOverAtOnce(t *testing.T) {
 			t.Error("a second Run was let in")
 		}
 		cancel()
-		if err := <-ended; err != context.Canceled {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run after its context ended: %v", err)
 		}
 		q.Push(numbered(0, 7))

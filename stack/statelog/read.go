@@ -61,17 +61,17 @@ func (r *Reader) Next() (Record, error) {
 			r.line++
 		}
 		switch {
-		case err == bufio.ErrBufferFull:
-			for err == bufio.ErrBufferFull {
+		case errors.Is(err, bufio.ErrBufferFull):
+			for errors.Is(err, bufio.ErrBufferFull) {
 				_, err = r.in.ReadSlice('\n')
 			}
-			if err != nil && err != io.EOF {
+			if err != nil && !errors.Is(err, io.EOF) {
 				return Record{}, err
 			}
 			return Record{}, &LineError{r.line, ErrLineTooLong}
-		case err != nil && err != io.EOF:
+		case err != nil && !errors.Is(err, io.EOF):
 			return Record{}, err
-		case err == io.EOF && len(line) == 0:
+		case errors.Is(err, io.EOF) && len(line) == 0:
 			return Record{}, io.EOF
 		}
 		text := bytes.TrimSpace(line)
@@ -80,7 +80,7 @@ func (r *Reader) Next() (Record, error) {
 		}
 		rec, parseErr := Parse(text)
 		if parseErr != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				parseErr = fmt.Errorf("%w: %w", ErrUnfinished, parseErr)
 			}
 			return Record{}, &LineError{r.line, parseErr}
@@ -153,8 +153,15 @@ func (f *fields) record() (Record, error) {
 		name  string
 		there bool
 	}{
-		{"conn", f.Conn != nil}, {"leg", f.Leg != nil}, {"local", f.Local != nil}, {"remote", f.Remote != nil},
-		{"from", f.From != nil}, {"to", f.To != nil}, {"cause", f.Cause != nil}, {"source", f.Source != nil}, {"age", f.Age != nil},
+		{"conn", f.Conn != nil},
+		{"leg", f.Leg != nil},
+		{"local", f.Local != nil},
+		{"remote", f.Remote != nil},
+		{"from", f.From != nil},
+		{"to", f.To != nil},
+		{"cause", f.Cause != nil},
+		{"source", f.Source != nil},
+		{"age", f.Age != nil},
 	}
 	switch {
 	case f.Time == nil:

@@ -48,8 +48,10 @@ func TestTheFormOfALine(t *testing.T) {
 		{listener, `{"v":1,"time":"2026-01-02T03:04:05.000000006Z","sandbox":"web","conn":17,"leg":"stack",` +
 			`"local":"198.18.0.16:80","remote":"","from":"CLOSED","to":"LISTEN",` +
 			`"cause":"call listen","source":"stack","age":0.000000000}`},
-		{Record{Time: testTime.In(time.FixedZone("", 3600)), Sandbox: "web", Dropped: 3},
-			`{"v":1,"time":"2026-01-02T03:04:05.000000006Z","sandbox":"web","dropped":3}`},
+		{
+			Record{Time: testTime.In(time.FixedZone("", 3600)), Sandbox: "web", Dropped: 3},
+			`{"v":1,"time":"2026-01-02T03:04:05.000000006Z","sandbox":"web","dropped":3}`,
+		},
 	}
 	for _, tt := range tests {
 		if got := string(AppendJSON(nil, tt.record)); got != tt.want+"\n" {
@@ -204,7 +206,7 @@ func TestReader(t *testing.T) {
 	if _, err := r.Next(); !errors.Is(err, ErrUnfinished) {
 		t.Errorf("the end of the log: %v, want ErrUnfinished", err)
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end of the log: %v, want io.EOF", err)
 	}
 }
@@ -213,7 +215,7 @@ func TestReaderReportsAReaderThatFails(t *testing.T) {
 	broken := errors.New("broken")
 	for _, begin := range []string{"", "{", strings.Repeat("x", 2*MaxLineBytes)} {
 		r := NewReader(io.MultiReader(strings.NewReader(begin), failing{broken}))
-		if _, err := r.Next(); err != broken {
+		if _, err := r.Next(); !errors.Is(err, broken) {
 			t.Errorf("Next() after %d bytes = %v, want the reader's error", len(begin), err)
 		}
 	}

@@ -35,7 +35,7 @@ func connsOf(t *testing.T, log []byte) []int {
 	for r := NewReader(bytes.NewReader(log)); ; {
 		rec, err := r.Next()
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return conns
 		case err != nil:
 			t.Errorf("%v in\n%s", err, log)
