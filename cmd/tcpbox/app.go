@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -30,11 +33,11 @@ func newApp(streams Streams) *cli.App {
 		Usage:                 "run programs in a network sandbox",
 		CustomAppHelpTemplate: helpText("tcpbox"),
 		HideVersion:           true,
-		HideHelpCommand:       true,
+		HideHelp:              true,
 		Writer:                streams.Out,
 		ErrWriter:             streams.Err,
 		ExitErrHandler:        func(*cli.Context, error) {}, // report does it
-		OnUsageError:          onUsageError,
+		OnUsageError:          onUsageError(""),
 		Action:                noCommand,
 		Commands: []*cli.Command{
 			runCommand(streams),
@@ -45,11 +48,20 @@ func newApp(streams Streams) *cli.App {
 		},
 	}
 	for _, c := range app.Commands {
-		c.OnUsageError = onUsageError
-		c.HideHelpCommand = true
-		c.CustomHelpTemplate = helpText(c.Name)
+		settle(c, c.Name)
 	}
 	return app
+}
+
+// settle gives a command, and the commands below it, the help of the one that
+// is called name.
+func settle(c *cli.Command, name string) {
+	c.OnUsageError = onUsageError(name)
+	c.HideHelp = true
+	c.CustomHelpTemplate = helpText(name)
+	for _, sub := range c.Subcommands {
+		settle(sub, name)
+	}
 }
 
 // noCommand is what happens when the first word is no command.
@@ -74,12 +86,24 @@ func commandNames(app *cli.App) (names []string) {
 	return names
 }
 
-// onUsageError turns a complaint of the flag parser into ours.
-func onUsageError(c *cli.Context, err error, _ bool) error {
-	text := err.Error()
-	hint := fmt.Sprintf("see %q", strings.TrimSpace("tcpbox help "+commandOf(c)))
+// onUsageError returns what turns a complaint of the flag parser into ours, for
+// the command called name, or for tcpbox itself if that is empty. To ask for
+// help is such a complaint too.
+func onUsageError(name string) cli.OnUsageErrorFunc {
+	return func(c *cli.Context, err error, _ bool) error {
+		if errors.Is(err, flag.ErrHelp) {
+			text := helpTexts[cmp.Or(name, "tcpbox")]
+			_, err := io.WriteString(c.App.Writer, text)
+			return err
+		}
+		return flagComplaint(c, name, err.Error())
+	}
+}
+
+func flagComplaint(c *cli.Context, command, text string) error {
+	hint := fmt.Sprintf("see %q", strings.TrimSpace("tcpbox help "+command))
 	if name, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
-		var known []string
+		known := []string{"help"}
 		for _, f := range c.Command.Flags {
 			known = append(known, f.Names()...)
 		}
@@ -87,7 +111,7 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 		switch near := nearest(name, known); {
 		case near != "":
 			hint = fmt.Sprintf("did you mean %s?", dashed(near))
-		case commandOf(c) == "" && nearest(name, commandNames(c.App)) != "":
+		case command == "" && nearest(name, commandNames(c.App)) != "":
 			hint = fmt.Sprintf("did you mean %q?", "tcpbox "+nearest(name, commandNames(c.App)))
 		}
 		return usagef(hint, "there is no flag %s", oneWord(dashed(name)))
@@ -119,13 +143,6 @@ func oneWord(s string) string {
 		return strconv.Quote(s)
 	}
 	return s
-}
-
-func commandOf(c *cli.Context) string {
-	if c.Command == nil || c.Command.Name == "tcpbox" {
-		return ""
-	}
-	return c.Command.Name
 }
 
 func helpCommand(streams Streams) *cli.Command {

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -32,7 +34,8 @@ func TestMain(m *testing.M) {
 // TestScript runs the command line as its users do. A script may say
 //
 //	status N tcpbox run …   run it, and want this exit status
-//	sandboxes               skip the rest where no sandbox can be made
+//	[!sandbox] skip         where no sandbox can be made; CI=true promises it
+//	[root] …                where the caller is root
 //	plain FILE              print a file, or stdout or stderr, without what
 //	                        differs from run to run
 func TestScript(t *testing.T) {
@@ -51,18 +54,25 @@ func TestScript(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status":    wantStatus,
-			"plain":     plain,
-			"sandboxes": needSandboxes,
+			"status": wantStatus,
+			"plain":  plain,
 		},
 		Condition: func(name string) (bool, error) {
-			if name == "root" {
+			switch name {
+			case "root":
 				return os.Geteuid() == 0, nil
+			case "sandbox":
+				return os.Getenv("CI") == "true" || canSandbox(), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 	})
 }
+
+// canSandbox says whether this machine can make a sandbox.
+var canSandbox = sync.OnceValue(func() bool {
+	return exec.Command("tcpbox", "run", "--net", "none", "--", "true").Run() == nil
+})
 
 var exitText = regexp.MustCompile(`^exit status (\d+)$`)
 
@@ -110,18 +120,4 @@ func plain(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	_, err := io.WriteString(ts.Stdout(), text)
 	ts.Check(err)
-}
-
-// needSandboxes skips the script on a machine that cannot make a sandbox, and
-// fails it there if CI=true promises that it can.
-func needSandboxes(ts *testscript.TestScript, neg bool, args []string) {
-	err := ts.Exec("tcpbox", "run", "--net", "none", "--", "true")
-	if err == nil {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		ts.Fatalf("cannot make a sandbox, which CI=true promises: %v", err)
-	}
-	ts.Logf("skipped: %s", ts.ReadFile("stderr"))
-	skipScript(ts)
 }
