@@ -74,6 +74,12 @@ func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, erro
 		}
 		out, l.file = f, f
 	}
+	if line, ok := forTerminal(out); ok {
+		opt.Encode = line.Append
+		if _, err := out.Write(line.Header(nil)); err != nil {
+			return nil, fmt.Errorf("write the log: %w", err)
+		}
+	}
 	l.writer = statelog.NewWriter(out, opt)
 	l.write = l.writer.Write
 	return l, nil

@@ -45,6 +45,9 @@ func run(f *runFlags, args []string, streams Streams) error {
 		return err
 	}
 	say := newSpeaker(streams.Err, f.quiet)
+	if os.Geteuid() == 0 && cfg.User == nil {
+		say.warn("the guest runs as uid 0: it can write root's files; --user UID[:GID] runs it as someone else")
+	}
 	log, err := openLog(f.logTo, cfg.Name, streams.Err, say)
 	if err != nil {
 		return err
@@ -53,9 +56,6 @@ func run(f *runFlags, args []string, streams Streams) error {
 	cfg.OnRefused = say.refused
 	cfg.OnOutcome = say.outcome
 	cfg.Log = slog.New(warnings{say})
-	if os.Geteuid() == 0 && cfg.User == nil {
-		say.warn("the guest runs as uid 0: it can write root's files; --user UID[:GID] runs it as someone else")
-	}
 	err = runBox(cfg, f.timeout)
 	say.summary()
 	log.close()
