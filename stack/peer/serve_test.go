@@ -126,7 +126,6 @@ func TestCloserClosesFirst(t *testing.T) {
 func TestHolderNeverCloses(t *testing.T) {
 	addr, stop := startUntil(t, Holder)
 	conn := dial(t, addr)
-	conn.Write([]byte("anybody there?"))
 	conn.CloseWrite()
 	end := make(chan error, 1)
 	go func() {
@@ -150,14 +149,21 @@ func TestHolderNeverCloses(t *testing.T) {
 }
 
 func TestResetterResets(t *testing.T) {
-	conn, err := net.Dial("tcp", start(t, Resetter))
-	if err == nil { // else the RST came before connect was done
-		defer conn.Close()
-		_, err = conn.Read(make([]byte, 1))
-	}
-	if !errors.Is(err, syscall.ECONNRESET) {
+	if err := readOnce(start(t, Resetter)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("resetter: connect or read returned %v, want ECONNRESET", err)
 	}
+}
+
+// readOnce connects to addr and reads a byte. An RST may come before connect is
+// done.
+func readOnce(addr string) error {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }
 
 func TestServeReportsWhatItCannotDo(t *testing.T) {
@@ -235,9 +241,8 @@ func TestConnsBeyondTheCapAreReset(t *testing.T) {
 	if _, err := io.ReadFull(first, make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}
-	second := dial(t, ln.Addr().String())
-	if _, err := second.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the second of at most one: read returned %v, want ECONNRESET", err)
+	if err := readOnce(ln.Addr().String()); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the second of at most one: connect or read returned %v, want ECONNRESET", err)
 	}
 	first.Write([]byte("y"))
 	if _, err := io.ReadFull(first, make([]byte, 1)); err != nil {
