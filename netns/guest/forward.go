@@ -3,9 +3,11 @@ package guest
 import (
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,14 +45,16 @@ type forwarder struct {
 	done     chan struct{}
 	terminal *os.File // nil unless this process was in the foreground
 
-	stopped bool      // this process has stopped itself, for the guest has
-	resumed time.Time // when it was last continued after that
+	stopped bool       // this process has stopped itself, for the guest has
+	resumed time.Time  // when it was last continued after that
+	handler *sigaction // the runtime's for TSTP, while it is not in place
 }
 
 func (f *forwarder) stop() {
 	signal.Stop(f.signals)
 	close(f.quit)
 	<-f.done
+	f.resume()
 	if f.terminal != nil {
 		reclaimTerminal(f.terminal)
 		f.terminal.Close()
@@ -108,7 +112,7 @@ func (f *forwarder) suspend(sig syscall.Signal) {
 	f.s.ch.wakeBy(unix.SIGCONT)
 	switch sig {
 	case unix.SIGTSTP:
-		signal.Reset(sig)
+		f.handler = defaultAction(sig)
 	case unix.SIGTTIN, unix.SIGTTOU:
 	default:
 		sig = unix.SIGSTOP
@@ -116,6 +120,14 @@ func (f *forwarder) suspend(sig syscall.Signal) {
 	unix.Kill(unix.Getpid(), sig)
 	// The stop comes now, or in a moment; SIGCONT ends it, and comes through
 	// f.signals.
+}
+
+// defaultAction sets a signal's action to the default, which signal.Reset does
+// not do once there has been a handler, and returns the old one.
+func defaultAction(sig syscall.Signal) *sigaction {
+	var zero, old sigaction
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&zero)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	return &old
 }
 
 // resume is called when this process, or the guest, goes on after suspend.
@@ -126,8 +138,9 @@ func (f *forwarder) resume() {
 	f.stopped = false
 	f.resumed = time.Now()
 	f.s.ch.wakeBy(0)
-	if !signal.Ignored(unix.SIGTSTP) {
-		signal.Notify(f.signals, unix.SIGTSTP)
+	if f.handler != nil {
+		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTSTP), uintptr(unsafe.Pointer(f.handler)), 0, 8, 0, 0)
+		f.handler = nil
 	}
 	f.s.ch.send(message{Op: opResume})
 }
@@ -180,8 +193,15 @@ func reclaimTerminal(terminal *os.File) {
 	if group > 0 && unix.Kill(-group, 0) != unix.ESRCH {
 		return
 	}
-	// From the background this would stop us.
-	signal.Ignore(unix.SIGTTOU)
-	defer signal.Reset(unix.SIGTTOU)
+	// From the background this would stop us, unless the thread has the signal
+	// blocked.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var old unix.Sigset_t
+	ttou := unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGTTOU - 1)}}
+	if unix.PthreadSigmask(unix.SIG_BLOCK, &ttou, &old) != nil {
+		return
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
 	unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, unix.Getpgrp())
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,7 +97,14 @@ func (s spec) config() Config {
 // runPart is what tcpbox does, without a stack.
 func runPart() int {
 	var sp spec
-	if err := json.Unmarshal([]byte(os.Getenv(specVar)), &sp); err != nil {
+	data := []byte(os.Getenv(specVar))
+	if path, ok := strings.CutPrefix(string(data), "@"); ok {
+		var err error
+		if data, err = os.ReadFile(path); err != nil {
+			panic(err)
+		}
+	}
+	if err := json.Unmarshal(data, &sp); err != nil {
 		panic(err)
 	}
 	for _, want := range sp.Dups {
@@ -164,6 +172,8 @@ func demotePart() {
 			panic(err)
 		}
 	}
+	runtime.LockOSThread()
+	must(unix.Unshare(unix.CLONE_NEWNS))
 	must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 	if info, err := os.Stat("/dev/net/tun"); err != nil || info.Mode()&0o006 != 0o006 {
 		must(os.MkdirAll("/dev/net", 0o755))
@@ -238,6 +248,14 @@ func (w who) uid() int {
 	return os.Geteuid()
 }
 
+// part is how the test binary becomes the caller.
+func (w who) part() string {
+	if w == asUser && os.Geteuid() == 0 {
+		return "demote"
+	}
+	return "run"
+}
+
 // command runs a spec. It is given the environment's rest by its caller.
 func (w who) command(t testing.TB, sp spec) *exec.Cmd {
 	t.Helper()
@@ -246,12 +264,7 @@ func (w who) command(t testing.TB, sp spec) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary(t))
-	part := "run"
-	if w == asUser && os.Geteuid() == 0 {
-		part = "demote"
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-	}
-	cmd.Env = append(os.Environ(), partVar+"="+part, specVar+"="+string(data), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	cmd.Env = append(os.Environ(), partVar+"="+w.part(), specVar+"="+string(data), "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	cmd.Dir = "/"
 	cmd.WaitDelay = 10 * time.Second
 	return cmd
@@ -331,7 +344,7 @@ func openDir(t testing.TB) string {
 }
 
 // patience bounds every wait for a condition. It is no measure of anything.
-const patience = 60 * time.Second
+const patience = 30 * time.Second
 
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, cond func() bool) {
