@@ -184,7 +184,10 @@ func (s *Sandbox) Wait() (Status, error) {
 		}
 		cancel()
 	}
-	return status, errors.Join(runErr, err, s.Close())
+	if runErr != nil {
+		err = runErr // the guest was killed because of it
+	}
+	return status, errors.Join(err, s.Close())
 }
 
 // Exited is closed when Wait has seen the guest end; Wait may then still be
@@ -197,13 +200,15 @@ func (s *Sandbox) Close() error {
 	s.closeOnce.Do(func() {
 		s.cancel()
 		var errs []error
-		if s.gateway != nil {
+		if s.gateway != nil && !s.broken() {
 			errs = append(errs, s.gateway.Close())
 		}
 		if s.guest != nil {
 			errs = append(errs, s.guest.Close())
 		}
-		s.running.Wait()
+		if !s.broken() {
+			s.running.Wait()
+		}
 		if s.host != nil {
 			errs = append(errs, s.host.Close())
 		}
@@ -216,6 +221,15 @@ func (s *Sandbox) Close() error {
 		s.closeErr = errors.Join(errs...)
 	})
 	return s.closeErr
+}
+
+// broken reports whether the stack has panicked. Its locks may be held for
+// ever, so nothing of it is waited for: the caller is expected to exit soon.
+func (s *Sandbox) broken() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var p *stack.PanicError
+	return errors.As(s.runErr, &p)
 }
 
 func hostnameOf(cfg *Config) string {

@@ -202,6 +202,16 @@ func TestKnobsReachTheirLegs(t *testing.T) {
 	}
 }
 
+// A panic in a flow of the stack ends the guest and is told; the process lives.
+func TestPanicFailsClosed(t *testing.T) {
+	b := box(t, "connect 203.0.113.1:80", tcpbox.Config{OnRefused: func(tcpbox.Refusal) { panic("a defect") }})
+	_, err := b.Wait()
+	var crash *tcpbox.PanicError
+	if !errors.As(err, &crash) || crash.Value != "a defect" || len(crash.Stack) == 0 {
+		t.Errorf("Wait() = %v, want the panic", err)
+	}
+}
+
 func TestCloseKillsTheGuest(t *testing.T) {
 	b := box(t, "wait", tcpbox.Config{})
 	if err := b.Close(); err != nil {

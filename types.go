@@ -21,6 +21,10 @@ type (
 	// ExecError says that the guest's program could not be executed.
 	ExecError = guest.ExecError
 
+	// PanicError is a defect of the embedded stack that a packet has met. The
+	// guest was killed, for it has no network any more.
+	PanicError = stack.PanicError
+
 	// Refusal is something that the guest tried and did not get.
 	Refusal = stack.Refusal
 

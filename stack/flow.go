@@ -21,6 +21,7 @@ var ErrBusy = errors.New("too many dials in progress")
 func (g *Gateway) serve(req *netstack.Request) {
 	g.flows.Add(1)
 	defer g.flows.Done()
+	defer g.contain(g.fail)
 	if g.serveHost(req) {
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 
@@ -79,6 +80,7 @@ type Gateway struct {
 	uplink Uplink // set by Run
 	ctx    context.Context
 	cancel context.CancelFunc
+	failed chan error // a panic in a flow
 	flows  sync.WaitGroup
 }
 
@@ -93,7 +95,7 @@ type counters struct {
 // New makes a Gateway. It owns cfg.Device from then on, also when it fails.
 func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
-		decide: cfg.Decide, onRefused: cfg.OnRefused, log: cfg.Log, subnets: cfg.Subnets,
+		decide: cfg.Decide, onRefused: cfg.OnRefused, log: cfg.Log, subnets: cfg.Subnets, failed: make(chan error, 1),
 	}
 	if g.decide == nil {
 		g.decide = func(context.Context, policy.Request) policy.Verdict { return policy.Verdict{} }
@@ -118,15 +120,51 @@ func New(cfg Config) (*Gateway, error) {
 }
 
 // Run carries the sandbox's traffic until ctx ends or Close is called, which
-// returns nil, or the device is gone or fails. It is called once.
-func (g *Gateway) Run(ctx context.Context, uplink Uplink) error {
+// returns nil, or the device is gone or fails, or a packet makes the stack
+// panic (*PanicError). It is called once.
+func (g *Gateway) Run(ctx context.Context, uplink Uplink) (err error) {
 	g.uplink = uplink
 	stop := context.AfterFunc(ctx, func() { _ = g.Close() })
 	defer stop()
-	if err := g.net.Run(); err != nil {
+	failed := make(chan error, 1)
+	go func() {
+		defer g.contain(func(err error) { failed <- err })
+		failed <- g.net.Run()
+	}()
+	select {
+	case err = <-failed:
+	case err = <-g.failed:
+	}
+	if err != nil {
 		return fmt.Errorf("stack: %w", err)
 	}
 	return nil
+}
+
+// PanicError is a panic of the stack, caught where it could be. The sandbox has
+// no network any more.
+type PanicError struct {
+	Value any
+	Stack []byte // of the goroutine that panicked
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("the stack panicked: %v", e.Value) }
+
+// contain, deferred, turns a panic into an error. What panics with a lock of
+// the stack held leaves it held, so nothing can go on; but it can be told, and
+// the guest can be ended.
+func (g *Gateway) contain(tell func(error)) {
+	if v := recover(); v != nil {
+		tell(&PanicError{Value: v, Stack: debug.Stack()})
+	}
+}
+
+// fail makes Run return err.
+func (g *Gateway) fail(err error) {
+	select {
+	case g.failed <- err:
+	default: // it has been told already
+	}
 }
 
 // Close resets all connections and returns when they have ended. It is safe to

@@ -51,6 +51,10 @@ func report(w io.Writer, err error) int {
 			fmt.Fprintf(w, "tcpbox: hint: %s\n", oneLine(hint))
 		}
 	}
+	var crash *tcpbox.PanicError
+	if errors.As(err, &crash) {
+		fmt.Fprintf(w, "\n%s", crash.Stack)
+	}
 	return statusOf(err)
 }
 
@@ -100,7 +104,10 @@ func hintOf(err error) string {
 	var launch *tcpbox.LaunchError
 	var rule *policy.ParseError
 	var setting *knob.Error
+	var crash *tcpbox.PanicError
 	switch {
+	case errors.As(err, &crash):
+		return "this is a defect of tcpbox; please report it with what follows. The sandbox was closed"
 	case errors.As(err, &usage):
 		return usage.hint
 	case errors.As(err, &launch):

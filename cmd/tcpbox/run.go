@@ -44,6 +44,12 @@ func run(f *runFlags, args []string, streams Streams) error {
 	if err := cfg.Check(); err != nil {
 		return err
 	}
+	// Whoever reads the log or what is said may go away; that ends neither
+	// tcpbox nor, by an ignored signal that it would inherit, the guest.
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	defer signal.Stop(pipe)
+
 	say := newSpeaker(streams.Err, f.quiet)
 	if os.Geteuid() == 0 && cfg.User == nil {
 		say.warn("the guest runs as uid 0: it can write root's files; --user UID[:GID] runs it as someone else")
