@@ -289,7 +289,7 @@ func TestActiveEdges(t *testing.T) {
 		err  error
 	}{
 		{"accepted", func(g *rawConn, _ context.CancelFunc) {
-			g.syn2()
+			g.send(synAck, "")
 			g.expect(ackFl)
 		}, active, tcpstate.Established, nil},
 		{"refused", func(g *rawConn, _ context.CancelFunc) {
@@ -345,12 +345,4 @@ func TestActiveEdges(t *testing.T) {
 			}
 		})
 	}
-}
-
-// syn2 sends a SYN-ACK.
-func (c *rawConn) syn2() {
-	b := c.build(synAck, "")
-	b.Options = c.opts
-	c.g.send(b)
-	c.seq++
 }

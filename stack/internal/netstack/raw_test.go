@@ -96,15 +96,21 @@ type rawConn struct {
 	g        *rawGuest
 	src, dst netip.AddrPort
 	seq, ack uint32
-	opts     []byte
+	ts       uint32 // timestamp of every segment; 0: none
 }
 
 func (g *rawGuest) conn(port uint16) *rawConn {
-	return &rawConn{g: g, src: netip.AddrPortFrom(guestAddr, port), dst: serverAddr, seq: 1000, opts: packet.Options(packet.MSS(1460))}
+	return &rawConn{g: g, src: netip.AddrPortFrom(guestAddr, port), dst: serverAddr, seq: 1000}
 }
 
 func (c *rawConn) build(flags packet.Flags, payload string) packet.Build {
 	b := packet.Build{Src: c.src, Dst: c.dst, Flags: flags, Seq: c.seq, Window: 65535, Payload: []byte(payload)}
+	if flags.Has(packet.SYN) {
+		b.Options = packet.MSS(1460)
+	}
+	if c.ts != 0 {
+		b.Options = append(b.Options, packet.Timestamps(c.ts, 0)...)
+	}
 	if flags.Has(packet.ACK) {
 		b.Ack = c.ack
 	}
@@ -123,10 +129,7 @@ func (c *rawConn) send(flags packet.Flags, payload string) {
 
 func (c *rawConn) syn() {
 	c.g.t.Helper()
-	b := c.build(packet.SYN, "")
-	b.Options = c.opts
-	c.g.send(b)
-	c.seq++
+	c.send(packet.SYN, "")
 }
 
 // expect waits for a segment with exactly these flags and acknowledges it from
@@ -162,11 +165,16 @@ func (c *rawConn) establish() *Conn {
 	}()
 	c.expect(packet.SYN | packet.ACK)
 	c.send(packet.ACK, "")
-	a := <-ch
-	if a.err != nil {
-		c.g.t.Fatal("accept:", a.err)
+	select {
+	case a := <-ch:
+		if a.err != nil {
+			c.g.t.Fatal("accept:", a.err)
+		}
+		return a.c
+	case <-c.g.ctx.Done():
+		c.g.t.Fatal("the handshake was not completed")
+		return nil
 	}
-	return a.c
 }
 
 // accept completes the handshake in a goroutine, whose end it returns.
@@ -200,7 +208,7 @@ func (g *rawGuest) dial(ctx context.Context, port uint16) (*rawConn, <-chan erro
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	c := &rawConn{g: g, src: dst, dst: f.Packet.Src, seq: 5000, ack: f.Packet.TCP.Seq + 1, opts: packet.Options(packet.MSS(1460))}
+	c := &rawConn{g: g, src: dst, dst: f.Packet.Src, seq: 5000, ack: f.Packet.TCP.Seq + 1}
 	return c, errs, conns
 }
 
