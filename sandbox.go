@@ -243,6 +243,10 @@ func hostnameOf(cfg *Config) string {
 	return name
 }
 
+// ResolverPort is the port on which the resolver listens, on the gateway's
+// addresses.
+const ResolverPort = 53
+
 // serveNames starts the resolver on the gateway's addresses.
 func (s *Sandbox) serveNames(cfg *Config, addrs addressPlan) error {
 	forward, err := forwarders(cfg)
@@ -255,9 +259,8 @@ func (s *Sandbox) serveNames(cfg *Config, addrs addressPlan) error {
 	if err != nil {
 		return err
 	}
-	const port = 53
 	for _, a := range addrs.gateways {
-		at := netip.AddrPortFrom(a, port)
+		at := netip.AddrPortFrom(a, ResolverPort)
 		packets, err := s.gateway.ListenPacket(at)
 		if err != nil {
 			return err

@@ -12,7 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcpbox"
 	"tcpbox/stack/statelog"
+	"tcpbox/stack/tcpstate"
 )
 
 // logCloseTime is how long the end of a run waits for a log that nobody reads.
@@ -75,7 +77,7 @@ func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, erro
 		out, l.file = f, f
 	}
 	if line, ok := forTerminal(out); ok {
-		opt.Encode = line.Append
+		opt.Encode = withoutResolver(line.Append)
 		if _, err := out.Write(line.Header(nil)); err != nil {
 			return nil, fmt.Errorf("write the log: %w", err)
 		}
@@ -83,6 +85,18 @@ func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, erro
 	l.writer = statelog.NewWriter(out, opt)
 	l.write = l.writer.Write
 	return l, nil
+}
+
+// withoutResolver leaves out, of the log for people, that the sandbox's own
+// resolver listens: it is in every sandbox, and says nothing of the command.
+func withoutResolver(encode func([]byte, statelog.Record) []byte) func([]byte, statelog.Record) []byte {
+	return func(b []byte, r statelog.Record) []byte {
+		listening := r.From == tcpstate.Listen || r.To == tcpstate.Listen
+		if listening && r.Local.Port() == tcpbox.ResolverPort && r.Dropped == 0 {
+			return b
+		}
+		return encode(b, r)
+	}
 }
 
 func logOpenError(to string, err error) error {
