@@ -61,8 +61,9 @@ func (p Packet) String() string {
 	return fmt.Sprintf("%s proto %d %v > %v", dir, p.Proto, p.Src.Addr(), p.Dst.Addr())
 }
 
-// Capture keeps a line about every packet on the veth. Multicast listener
-// reports, which the kernel sends when it pleases, are left out.
+// Capture keeps a line about every packet on Uplink's devices, its loopback
+// device included. Multicast listener reports, which the kernel sends when it
+// pleases, are left out.
 type Capture struct {
 	net  *Net
 	raw  *os.File
@@ -73,15 +74,12 @@ type Capture struct {
 	err     error
 }
 
-// Capture begins to capture at Uplink's end of the veth, until t ends.
+// Capture begins to capture in Uplink, until t ends.
 func (n *Net) Capture(t testing.TB) *Capture {
 	t.Helper()
 	var fd int
 	err := n.Uplink.Do(func() error {
-		dev, err := net.InterfaceByName("uplink0")
-		if err != nil {
-			return err
-		}
+		var err error
 		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return os.NewSyscallError("socket", err)
@@ -91,7 +89,7 @@ func (n *Net) Capture(t testing.TB) *Capture {
 			return os.NewSyscallError("setsockopt", err)
 		}
 		all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
-		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: dev.Index}))
+		return os.NewSyscallError("bind", unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all}))
 	})
 	if err != nil {
 		t.Fatalf("testnet: capture: %v", err)
@@ -139,7 +137,7 @@ func (c *Capture) run() {
 // markerPort is discard's.
 const markerPort = 9
 
-// Packets returns every packet that crossed the link since the capture began,
+// Packets returns every packet that was sent or received since the capture began,
 // in order and exactly: it sends a marker after them and waits to see it.
 // It fails the test if the kernel had to drop one from the capture.
 func (c *Capture) Packets(t testing.TB) []Packet {

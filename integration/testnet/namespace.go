@@ -81,9 +81,9 @@ func (ns *Namespace) Inode() (uint64, error) {
 	return st.Ino, nil
 }
 
-// Do calls f on a thread that is inside the namespace and ends with f. Sockets
-// that f makes belong to the namespace wherever they are used later. f must
-// neither start a process nor end the test.
+// Do calls f on a thread that is inside the namespace meanwhile. Sockets that f
+// makes belong to the namespace wherever they are used later. f must neither
+// start a process nor end the test.
 func (ns *Namespace) Do(f func() error) error {
 	return onThread(func() error {
 		if err := unix.Setns(ns.fd(), unix.CLONE_NEWNET); err != nil {
@@ -93,14 +93,23 @@ func (ns *Namespace) Do(f func() error) error {
 	})
 }
 
-// onThread calls f on a thread of its own, which is never used again.
+// onThread calls f, which may move its thread to another network namespace, and
+// brings the thread back. The thread must not end instead: the processes that
+// it once started would get their parent-death signal.
 func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and stays locked: the thread ends with f
-		done <- f()
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	defer func() {
+		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+			panic(fmt.Sprintf("testnet: leave a network namespace: %v", err))
+		}
+		runtime.UnlockOSThread()
 	}()
-	return <-done
+	return f()
 }
 
 // SetSysctl writes the sysctl at a path such as "net/ipv4/ip_forward".
@@ -218,6 +227,8 @@ func (d *Dialling) Close() error { return d.file.Close() }
 // attempt up.
 func (d *Dialling) Wait(ctx context.Context) (*net.TCPConn, error) {
 	defer d.file.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, Patience, fmt.Errorf("no answer after %v", Patience))
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { d.file.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
 	raw, err := d.file.SyscallConn()

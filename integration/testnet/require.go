@@ -2,6 +2,7 @@ package testnet
 
 import (
 	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
@@ -55,25 +56,36 @@ func Dir(t testing.TB) string {
 	return dir
 }
 
-// patience bounds every wait of a test for a condition. It is no expectation
+// Patience bounds every wait of a test for a condition. It is no expectation
 // of speed: only a hung test meets it.
-const patience = 60 * time.Second
+const Patience = 30 * time.Second
 
 // Eventually polls f until it returns nil, and fails the test with its last
 // error if it never does.
 func Eventually(t testing.TB, f func() error) {
 	t.Helper()
 	if err := poll(f); err != nil {
-		t.Fatalf("still after %v: %v", patience, err)
+		t.Fatalf("still after %v: %v", Patience, err)
 	}
 }
 
 func poll(f func() error) error {
 	var err error
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(Patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if err = f(); err == nil {
 			return nil
 		}
 	}
 	return err
+}
+
+// Programs skips the test where one of the programs is not installed, or fails
+// it when CI=true.
+func Programs(t testing.TB, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			Unavailable(t, "needs the program "+name)
+		}
+	}
 }

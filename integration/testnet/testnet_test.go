@@ -223,3 +223,32 @@ func TestParseProcTCP(t *testing.T) {
 		t.Errorf("parsed %v, %v, want %v", got, err, want)
 	}
 }
+
+func TestServeDNS(t *testing.T) {
+	Programs(t, "dig")
+	n := New(t)
+	d := n.ServeDNS(t, map[string][]netip.Addr{"a.test.": {Public4, Public6}})
+	for _, args := range [][]string{{"+notcp"}, {"+tcp"}} {
+		args = append(args, "+short", "a.test", "A", "a.test", "AAAA")
+		want := Public4.String() + "\n" + Public6.String()
+		if got := Output(t, n.Uplink.Command(t.Context(), "dig", args...)); got != want {
+			t.Errorf("dig %q printed %q, want %q", args, got, want)
+		}
+	}
+	if got := d.Queries(); len(got) != 4 || got[0] != "A a.test." {
+		t.Errorf("queries were %q", got)
+	}
+}
+
+func TestCounter(t *testing.T) {
+	n := New(t)
+	if _, err := n.Uplink.DialTCP(t.Context(), netip.AddrPort{}, netip.AddrPortFrom(Public4, 81)); err == nil {
+		t.Fatal("a closed port took a connection")
+	}
+	if got := n.Uplink.Counter(t, "Tcp", "ActiveOpens"); got != 1 {
+		t.Errorf("ActiveOpens is %d, want 1", got)
+	}
+	if got := n.Uplink.Counter(t, "TcpExt", "TCPSynRetrans"); got != 0 {
+		t.Errorf("TCPSynRetrans is %d, want 0", got)
+	}
+}

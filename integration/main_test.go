@@ -1,0 +1,77 @@
+// Package integration tests the tcpbox binary from outside: in namespaces that
+// the tests make, with real programs as guests and real servers to talk to.
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	"tcpbox/integration/testnet"
+)
+
+func TestMain(m *testing.M) {
+	testnet.Init()
+	code := m.Run()
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
+// built is the directory of the binary, if a test has needed it.
+var built string
+
+// build builds the binary once, where every user can run it.
+var build = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tcpbox-bin-")
+	if err != nil {
+		return "", err
+	}
+	built = dir
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "tcpbox")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", bin, "tcpbox/cmd/tcpbox")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build tcpbox: %w\n%s", err, out)
+	}
+	return bin, nil
+})
+
+// binary returns the path of the tcpbox binary.
+func binary(t testing.TB) string {
+	t.Helper()
+	bin, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bin
+}
+
+// caller is who runs tcpbox.
+type caller struct {
+	name string
+	cred *syscall.Credential
+}
+
+var callers = []caller{{"root", nil}, {"user", testnet.User}}
+
+// run returns the command "tcpbox run flags -- guest", to be run in Uplink.
+func (c caller) run(ctx context.Context, t testing.TB, n *testnet.Net, flags []string, guest ...string) *exec.Cmd {
+	t.Helper()
+	args := append([]string{"run"}, flags...)
+	args = append(append(args, "--"), guest...)
+	cmd := n.Uplink.CommandAs(ctx, c.cred, binary(t), args...)
+	cmd.Dir = "/"
+	return cmd
+}
+
+var root, ordinary = callers[0], callers[1]
