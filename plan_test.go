@@ -130,4 +130,3 @@ func TestNameFor(t *testing.T) {
 		t.Error("a name for nothing")
 	}
 }
-
