@@ -40,8 +40,10 @@ func (h warnings) WithGroup(string) slog.Handler { return h }
 
 // printable quotes text that holds anything a terminal might act on.
 func printable(s string) string {
-	if q := strconv.Quote(s); q[1:len(q)-1] != s {
-		return q
+	for _, r := range s {
+		if !strconv.IsPrint(r) {
+			return strconv.Quote(s)
+		}
 	}
 	return s
 }
