@@ -15,7 +15,7 @@ import (
 
 // Addresses knows which addresses are the host's own. It keeps no list: each
 // question goes to the kernel's routing decision (rtnetlink(7), RTM_GETROUTE),
-// which is the one that a connection would meet. So an address counts from the
+// which is the one that a connection would meet, and takes about 10 µs. So an address counts from the
 // moment it is added, and so do those that no interface shows: all of
 // 127.0.0.0/8, routes of type local, broadcast and anycast addresses.
 type Addresses struct {
@@ -100,15 +100,27 @@ func (a *Addresses) Close() error {
 	return err
 }
 
-// ask asks the kernel for the route to addr.
+// ask asks the kernel for the route to addr. An IPv6 address that is new has
+// none before it is known to be no duplicate (RFC 4862, section 5.4), so those
+// are looked up among the addresses as well.
 func (a *Addresses) ask(addr netip.Addr) (owned bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	owned, err = a.askLocked(unix.RTM_GETROUTE, addr)
+	if !owned && addr.Is6() && (err == nil || err == unix.EINVAL) {
+		if owned, err := a.askLocked(unix.RTM_GETADDR, addr); owned || err != nil {
+			return owned, err
+		}
+	}
+	return owned, err
+}
+
+func (a *Addresses) askLocked(kind uint16, addr netip.Addr) (owned bool, err error) {
 	if a.file == nil {
 		return false, os.ErrClosed
 	}
 	a.sequence++
-	request := routeRequest(a.request[:0], a.sequence, addr)
+	request := question(a.request[:0], kind, a.sequence, addr)
 	fd := int(a.file.Fd())
 	if _, err := ignoringEINTR(func() (int, error) { return unix.Write(fd, request) }); err != nil {
 		return false, err
@@ -118,43 +130,35 @@ func (a *Addresses) ask(addr netip.Addr) (owned bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		answer, err := parseRoute(a.reply[:n], a.sequence)
-		if err == errOtherAnswer {
-			continue // to a question that was given up
+		owned, err := parseAnswer(a.reply[:n], a.sequence)
+		if err != errOtherAnswer { // that would be to a question given up before
+			return owned, err
 		}
-		return answer.owned(), err
 	}
 }
 
-// routeRequest appends an RTM_GETROUTE message for addr to b.
-func routeRequest(b []byte, sequence uint32, addr netip.Addr) []byte {
+// question appends an RTM_GETROUTE or RTM_GETADDR message for addr to b. The
+// two differ in the header between the netlink header and the address.
+func question(b []byte, kind uint16, sequence uint32, addr netip.Addr) []byte {
 	family, ip := byte(unix.AF_INET), addr.AsSlice()
 	if addr.Is6() {
 		family = unix.AF_INET6
 	}
-	size := unix.SizeofNlMsghdr + unix.SizeofRtMsg + unix.SizeofRtAttr + len(ip)
+	header, attribute := unix.SizeofRtMsg, uint16(unix.RTA_DST)
+	if kind == unix.RTM_GETADDR {
+		header, attribute = unix.SizeofIfAddrmsg, unix.IFA_ADDRESS
+	}
+	size := unix.SizeofNlMsghdr + header + unix.SizeofRtAttr + len(ip)
 	b = binary.NativeEndian.AppendUint32(b, uint32(size))
-	b = binary.NativeEndian.AppendUint16(b, unix.RTM_GETROUTE)
+	b = binary.NativeEndian.AppendUint16(b, kind)
 	b = binary.NativeEndian.AppendUint16(b, unix.NLM_F_REQUEST)
 	b = binary.NativeEndian.AppendUint32(b, sequence)
 	b = binary.NativeEndian.AppendUint32(b, 0) // port: the kernel fills it in
-	b = append(b, family, byte(8*len(ip)), 0, 0, 0, 0, 0, 0)
-	b = binary.NativeEndian.AppendUint32(b, 0) // flags
+	b = append(b, family, byte(8*len(ip)))     // and the length of the prefix
+	b = append(b, make([]byte, header-2)...)
 	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+len(ip)))
-	b = binary.NativeEndian.AppendUint16(b, unix.RTA_DST)
+	b = binary.NativeEndian.AppendUint16(b, attribute)
 	return append(b, ip...)
-}
-
-// routeType is the type of a route (RTN_LOCAL and so on), or zero if there is
-// no route.
-type routeType uint8
-
-func (t routeType) owned() bool {
-	switch t {
-	case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
-		return true
-	}
-	return false
 }
 
 var (
@@ -162,15 +166,16 @@ var (
 	errBadAnswer   = errors.New("upstream: malformed answer of rtnetlink")
 )
 
-// parseRoute returns the type of the route in an answer to RTM_GETROUTE with
-// the given sequence number. That there is no route, or one that refuses, is
-// an answer too; but a blackhole route is EINVAL, as a bad question is.
-func parseRoute(b []byte, sequence uint32) (routeType, error) {
+// parseAnswer judges the answer to the question with the given sequence
+// number: a route that stays on the host, or an address, is the host's. That
+// there is none, or a route that refuses, is an answer too; but a blackhole
+// route is EINVAL, as a bad question is.
+func parseAnswer(b []byte, sequence uint32) (owned bool, err error) {
 	for len(b) >= unix.SizeofNlMsghdr {
 		size := binary.NativeEndian.Uint32(b)
 		kind := binary.NativeEndian.Uint16(b[4:])
 		if size < unix.SizeofNlMsghdr || uint64(size) > uint64(len(b)) {
-			return 0, errBadAnswer
+			return false, errBadAnswer
 		}
 		body := b[unix.SizeofNlMsghdr:size]
 		if binary.NativeEndian.Uint32(b[8:]) != sequence {
@@ -179,16 +184,31 @@ func parseRoute(b []byte, sequence uint32) (routeType, error) {
 		}
 		switch {
 		case kind == unix.RTM_NEWROUTE && len(body) >= unix.SizeofRtMsg:
-			return routeType(body[7]), nil // rtm_type
+			return staysHere(body[7]), nil // rtm_type
+		case kind == unix.RTM_NEWADDR && len(body) >= unix.SizeofIfAddrmsg:
+			return true, nil
 		case kind == unix.NLMSG_ERROR && len(body) >= 4:
-			errno := unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
-			switch errno {
-			case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EAFNOSUPPORT:
-				return 0, nil // no route, or unreachable, prohibit; or no IPv6 at all
+			switch errno := unix.Errno(-int32(binary.NativeEndian.Uint32(body))); errno {
+			case unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES: // no route, or unreachable, prohibit
+				return false, nil
+			case unix.EADDRNOTAVAIL: // no such address
+				return false, nil
+			case unix.EAFNOSUPPORT, unix.EOPNOTSUPP: // no IPv6 at all
+				return false, nil
+			default:
+				return false, errno
 			}
-			return 0, errno
 		}
-		return 0, errBadAnswer
+		return false, errBadAnswer
 	}
-	return 0, errOtherAnswer
+	return false, errOtherAnswer
+}
+
+// staysHere reports whether packets by a route of that type stay on the host.
+func staysHere(routeType byte) bool {
+	switch routeType {
+	case unix.RTN_LOCAL, unix.RTN_BROADCAST, unix.RTN_ANYCAST, unix.RTN_MULTICAST:
+		return true
+	}
+	return false
 }

@@ -24,21 +24,33 @@ var _ interface {
 // pair returns a Conn and its peer, connected over the loopback.
 func pair(t testing.TB, h *Host) (*Conn, *net.TCPConn) {
 	t.Helper()
+	c, peer := connect(t, h)
+	t.Cleanup(func() { c.Close(); peer.Close() })
+	return c, peer
+}
+
+// connect is pair for those who close both ends themselves.
+func connect(t testing.TB, h *Host) (*Conn, *net.TCPConn) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	return connectTo(t, h, l.(*net.TCPListener))
+}
+
+func connectTo(t testing.TB, h *Host, l *net.TCPListener) (*Conn, *net.TCPConn) {
+	t.Helper()
 	c, err := dial(t.Context(), h, l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	peer, err := l.Accept()
+	peer, err := l.AcceptTCP()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close(); peer.Close() })
-	return c, peer.(*net.TCPConn)
+	return c, peer
 }
 
 // reset lets the peer send RST.
@@ -231,6 +243,18 @@ func TestConn(t *testing.T) {
 				t.Error("stop says that it was in time")
 			}
 			wantRead(t, c, "", syscall.ECONNRESET)
+		}},
+		{"AfterReset leaves the error for a writer", func(t *testing.T, c *Conn, peer *net.TCPConn) {
+			told := make(chan error, 1)
+			c.AfterReset(func(err error) { told <- err })
+			reset(peer)
+			<-told
+			if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("write: %v, want ECONNRESET", err)
+			}
+			if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+				t.Errorf("write again: %v, want EPIPE", err)
+			}
 		}},
 		{"AfterReset tells of RST behind unread bytes, which stay", func(t *testing.T, c *Conn, peer *net.TCPConn) {
 			told := make(chan error, 1)

@@ -39,12 +39,18 @@ func (h *Host) connect(ctx context.Context, dst netip.AddrPort) (*Conn, error) {
 		return nil, shortage(err)
 	}
 	err = unix.Connect(fd, addr)
-	if err != nil && err != unix.EINPROGRESS && err != unix.EINTR {
+	if err != nil && err != unix.EINPROGRESS && err != unix.EINTR && !connectedThenReset(err) {
 		unix.Close(fd)
 		return nil, h.connectError(err, family, addr)
 	}
 	// From here on the descriptor is the poller's, and closing is the file's.
 	c := newConn(h, os.NewFile(uintptr(fd), "tcp"))
+	c.remote = dst
+	if connectedThenReset(err) {
+		c.out.note(err)
+		c.in.last = c.failed("read", err) // nothing more is known of it
+		return c, nil
+	}
 	if err := c.awaitConnect(ctx); err != nil {
 		c.file.Close()
 		return nil, h.connectError(err, family, addr)
@@ -64,23 +70,24 @@ func (c *Conn) awaitConnect(ctx context.Context) error {
 		if errno, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR); err != nil {
 			return true
 		}
-		if errno != 0 {
-			err = syscall.Errno(errno)
+		switch err = syscall.Errno(errno); {
+		case connectedThenReset(err):
+			c.out.note(err) // who reads is told, behind what came before
+		case errno != 0:
 			return true
-		}
-		// The poller may wake without a reason; only the peer's name proves a
-		// connection.
-		var peer unix.Sockaddr
-		if peer, err = unix.Getpeername(int(fd)); err == unix.ENOTCONN {
-			err = nil
-			return false
-		}
-		if err == nil {
+		default:
+			// The poller may wake without a reason; only the peer's name proves
+			// a connection.
+			var peer unix.Sockaddr
+			if peer, err = unix.Getpeername(int(fd)); err == unix.ENOTCONN {
+				err = nil
+				return false
+			}
 			c.remote = addrPort(peer)
-			peer, err = unix.Getsockname(int(fd))
 		}
-		if err == nil {
-			c.local = addrPort(peer)
+		var local unix.Sockaddr
+		if local, err = unix.Getsockname(int(fd)); err == nil {
+			c.local = addrPort(local)
 		}
 		return true
 	}
@@ -98,6 +105,11 @@ func (c *Conn) awaitConnect(ctx context.Context) error {
 	}
 	return err
 }
+
+// connectedThenReset reports whether err, met while connecting, says that the
+// connection stood already, and that the peer has reset it since: a SYN that is
+// answered by RST is ECONNREFUSED. The guest is to see both.
+func connectedThenReset(err error) bool { return err == unix.ECONNRESET || err == unix.EPIPE }
 
 // confirm asks whether the connection that stands is the one that was meant.
 func (h *Host) confirm(c *Conn, dst netip.AddrPort) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -218,6 +219,44 @@ func TestDialRacesWithItsEnd(t *testing.T) {
 	}
 	wg.Wait()
 	if st := h.Stats(); st.Connected+st.Cancelled != 300 || st.Conns != 0 || st.Dialing != 0 {
+		t.Errorf("afterwards: %+v", st)
+	}
+}
+
+// A peer that accepts, says something and resets at once has been reached,
+// however fast it was.
+func TestDialMeetsRST(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.(*net.TCPListener).AcceptTCP()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "go away")
+			reset(c)
+		}
+	}()
+	h := &Host{}
+	for range 1000 {
+		c, err := dial(t.Context(), h, l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.RemoteAddr() != addrPortOf(l.Addr()) {
+			t.Fatalf("connected to %v", c.RemoteAddr())
+		}
+		wantRead(t, c, "go away", syscall.ECONNRESET)
+		c.Close()
+	}
+	l.Close()
+	<-done
+	if st := h.Stats(); st.Connected != 1000 || st.Conns != 0 {
 		t.Errorf("afterwards: %+v", st)
 	}
 }

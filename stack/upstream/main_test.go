@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +18,9 @@ func TestMain(m *testing.M) {
 	}
 	goroutines, files := runtime.NumGoroutine(), openFiles()
 	code := m.Run()
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(code) // the fuzzer keeps a goroutine of its own
+	}
 	for deadline := time.Now().Add(10 * time.Second); code == 0; time.Sleep(time.Millisecond) {
 		g, f := runtime.NumGoroutine(), openFiles()
 		if g <= goroutines && f <= files {

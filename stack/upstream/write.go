@@ -21,6 +21,7 @@ type writer struct {
 	// kernel tells each of them once; whoever reads after that is told the end
 	// of the stream, which must not be taken for FIN.
 	failure error
+	told    bool // a writer knows of it
 }
 
 func (w *writer) prepare() {
@@ -53,9 +54,16 @@ func (w *writer) try(c *Conn, p []byte) (int, error) {
 	if err == nil {
 		return w.n, nil
 	}
-	if err != unix.EAGAIN && w.failure == nil {
+	if err == unix.EAGAIN {
+		return 0, err
+	}
+	if w.failure == nil {
 		w.failure = err
 	}
+	if err == unix.EPIPE && !w.told {
+		err = w.failure // EPIPE is all that is left when another was told first
+	}
+	w.told = true
 	return 0, err
 }
 
