@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -24,50 +25,51 @@ var (
 
 // A transitionLog keeps the transitions of one stack by connection.
 type transitionLog struct {
-	mu   sync.Mutex
-	all  []tcpstate.Transition
-	more chan struct{}
+	mu    sync.Mutex
+	conns map[tcpstate.Conn][]tcpstate.Transition
+	last  tcpstate.Conn // of the last transition
 }
 
-func newTransitionLog() *transitionLog { return &transitionLog{more: make(chan struct{}, 1)} }
+func newTransitionLog() *transitionLog {
+	return &transitionLog{conns: make(map[tcpstate.Conn][]tcpstate.Transition)}
+}
 
 func (l *transitionLog) sink(t tcpstate.Transition) {
 	l.mu.Lock()
-	l.all = append(l.all, t)
+	l.conns[t.Conn] = append(l.conns[t.Conn], t)
+	l.last = t.Conn
 	l.mu.Unlock()
-	select {
-	case l.more <- struct{}{}:
-	default:
-	}
 }
 
 // of returns the states that conn went through, in order.
-func (l *transitionLog) of(conn tcpstate.Conn) (path []tcpstate.Transition) {
+func (l *transitionLog) of(conn tcpstate.Conn) []tcpstate.Transition {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, t := range l.all {
-		if t.Conn == conn {
-			path = append(path, t)
-		}
-	}
-	return path
+	return slices.Clone(l.conns[conn])
 }
 
-// waitFor waits until conn has entered state.
-func (l *transitionLog) waitFor(t testing.TB, conn tcpstate.Conn, state tcpstate.State) []tcpstate.Transition {
+// waitFor waits until conn is in state.
+func (l *transitionLog) waitFor(t testing.TB, conn tcpstate.Conn, state tcpstate.State) (path []tcpstate.Transition) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.Now().Add(testTimeout)
 	for {
-		path := l.of(conn)
+		path = l.of(conn)
 		if n := len(path); n > 0 && path[n-1].To == state {
 			return path
 		}
-		select {
-		case <-l.more:
-		case <-deadline:
-			t.Fatalf("connection %d never reached %v; it went %v", conn, state, describePath(path))
+		if time.Now().After(deadline) {
+			t.Fatalf("connection %d never was in %v; it went %q", conn, state, describePath(path))
 		}
+		time.Sleep(100 * time.Microsecond)
 	}
+}
+
+// waitPast waits until conn has been in state.
+func (l *transitionLog) waitPast(t testing.TB, conn tcpstate.Conn, state tcpstate.State) {
+	t.Helper()
+	eventually(t, state.String(), func() bool {
+		return slices.ContainsFunc(l.of(conn), func(tr tcpstate.Transition) bool { return tr.To == state })
+	})
 }
 
 func describePath(path []tcpstate.Transition) (s []string) {

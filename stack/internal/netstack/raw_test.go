@@ -2,13 +2,10 @@ package netstack
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"testing"
 	"time"
 
-	"tcpbox/stack/tcpstate"
-	"tcpbox/tun"
 	"tcpbox/tun/packet"
 	"tcpbox/tun/tuntest"
 )
@@ -211,15 +208,3 @@ func (g *rawGuest) dial(ctx context.Context, port uint16) (*rawConn, <-chan erro
 	c := &rawConn{g: g, src: dst, dst: f.Packet.Src, seq: 5000, ack: f.Packet.TCP.Seq + 1}
 	return c, errs, conns
 }
-
-// last returns the number of the connection of which the last transition tells.
-func (g *rawGuest) last() tcpstate.Conn {
-	g.log.mu.Lock()
-	defer g.log.mu.Unlock()
-	if len(g.log.all) == 0 {
-		return 0
-	}
-	return g.log.all[len(g.log.all)-1].Conn
-}
-
-func isGone(err error) bool { return errors.Is(err, tun.ErrGone) }

@@ -49,6 +49,8 @@ type record struct {
 	tw       twFacts
 	parked   []byte // a SYN that waits for this record's end
 	parkedAt tcpip.MonotonicTime
+	asked    bool // a SYN for the next connection has come, at askedAt
+	askedAt  tcpip.MonotonicTime
 }
 
 // rstFacts is what is known of an RST from the guest: that one arrived does not

@@ -73,10 +73,12 @@ func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) 
 	case st == tcpstate.Closed:
 		return true
 	case st != tcpstate.TimeWait:
-		if r.rst.underWay(now) {
-			// This SYN belongs to the next connection, which begins when the
-			// RST has ended this one. If the endpoint does not obey it, the
-			// guest's next SYN gets a challenge ACK (RFC 5961, section 4.2).
+		// In front of this SYN there may be the segment that ends the
+		// connection: an RST, or in LAST-ACK the last ACK. The SYN belongs to
+		// the next one, and gVisor would answer it with an RST if it found it
+		// queued behind the end of this one. If the connection does not end,
+		// the guest's next SYN gets a challenge ACK (RFC 5961, section 4.2).
+		if r.rst.underWay(now) || st == tcpstate.LastAck && r.firstSYN(now) {
 			return !r.park(pkt, now)
 		}
 		return true
@@ -103,6 +105,17 @@ func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) 
 	tcpHdr.SetFlags(uint8(header.TCPFlagAck))
 	tcpHdr.SetSequenceNumber(tcpHdr.SequenceNumber() - 1)
 	return true
+}
+
+// firstSYN reports whether this is the first SYN of the next connection, or
+// came less than a second after it.
+func (r *record) firstSYN(now tcpip.MonotonicTime) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.asked {
+		r.asked, r.askedAt = true, now
+	}
+	return now.Sub(r.askedAt) < firstRetransmission
 }
 
 // park keeps a SYN until the record has ended, for a second at most: then the
