@@ -162,7 +162,7 @@ func (f *runFlags) set(flag, value string) (err error) {
 	case "subnet4":
 		c.Subnet4, err = parsePrefix(value, "IPv4", netip.Addr.Is4)
 	case "subnet6":
-		c.Subnet6, err = parsePrefix(value, "IPv6", netip.Addr.Is6)
+		c.Subnet6, err = parsePrefix(value, "IPv6", isIPv6)
 	case "env":
 		c.Env, err = addEnv(c.Env, value)
 	case "workdir":
@@ -204,6 +204,9 @@ func parsePrefix(text, family string, is func(netip.Addr) bool) (netip.Prefix, e
 	}
 	return p, nil
 }
+
+// isIPv6 says whether an address is of IPv6 and of nothing else.
+func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
 
 func parseTimeout(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -51,6 +52,7 @@ func TestScript(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HELP", help)
 			env.Setenv("LC_ALL", "C")
+			env.Setenv("BELL", "\a\x1b[31m\n\xff")
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -118,6 +120,21 @@ func plain(ts *testscript.TestScript, neg bool, args []string) {
 	for _, d := range differing {
 		text = d.is.ReplaceAllString(text, d.put)
 	}
-	_, err := io.WriteString(ts.Stdout(), text)
+	_, err := io.WriteString(ts.Stdout(), listenersLast(text))
 	ts.Check(err)
+}
+
+// listenersLast moves the ends of listeners to the end of a log, sorted: they
+// all end at once.
+func listenersLast(text string) string {
+	var lines, ends []string
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, `"from":"LISTEN","to":"CLOSED"`) {
+			ends = append(ends, line)
+		} else {
+			lines = append(lines, line)
+		}
+	}
+	slices.Sort(ends)
+	return strings.Join(append(lines, ends...), "")
 }
