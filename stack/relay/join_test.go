@@ -151,6 +151,25 @@ func TestFIN(t *testing.T) {
 	})
 }
 
+// OnFIN is called for each side, after its FIN has been passed on.
+func TestOnFIN(t *testing.T) {
+	fins := make(chan relay.Side, 3)
+	joinedAs(t, kinds[2], kinds[1], relay.Options{OnFIN: func(from relay.Side) { fins <- from }}, func(s *stage) {
+		s.send(s.server, "bytes")
+		s.server.CloseWrite()
+		s.reads(s.client, "bytes", nil)
+		synctest.Wait()
+		if len(fins) != 1 || <-fins != relay.Upstream {
+			s.t.Error("want one FIN, of the upstream")
+		}
+		s.client.Close()
+		s.wait()
+		if len(fins) != 1 || <-fins != relay.Guest {
+			s.t.Error("want one FIN more, of the guest")
+		}
+	})
+}
+
 func TestRST(t *testing.T) {
 	for _, row := range []struct {
 		name    string
@@ -334,6 +353,21 @@ func TestOtherErrors(t *testing.T) {
 			}
 			s.want(s.wait(), relay.Result{End: relay.ByError}, why)
 			s.within(0)
+		})
+	})
+	t.Run("the context ends after a FIN", func(t *testing.T) {
+		// What the guest has finished sending is the upstream kernel's to deliver.
+		joined(t, relay.Options{}, func(s *stage) {
+			s.send(s.client, "all of it")
+			s.client.CloseWrite()
+			synctest.Wait()
+			s.cancel(context.Canceled)
+			s.reads(s.server, "all of it", nil)
+			s.reads(s.client, "", syscall.ECONNRESET)
+			s.want(s.wait(), relay.Result{First: relay.Guest, End: relay.ByError}, context.Canceled)
+			if s.up.State().WasReset || !s.guest.State().WasReset {
+				s.t.Error("want the upstream closed and the guest reset")
+			}
 		})
 	})
 	t.Run("the context ended before", func(t *testing.T) {

@@ -12,15 +12,10 @@ import (
 	"tcpbox/stack/tcpstate"
 )
 
-// maxLinger is the longest that the kernel takes for TCP_LINGER2
-// (TCP_FIN_TIMEOUT_MAX).
-const maxLinger = 120 * time.Second
-
 // options is what a Host sets on each new socket.
 type options struct {
 	// linger2 is TCP_LINGER2 in seconds: how long a socket stays in FIN-WAIT-2
-	// after Close. Zero leaves it to net.ipv4.tcp_fin_timeout, negative ends it
-	// at once, with RST.
+	// after Close. Zero leaves it to net.ipv4.tcp_fin_timeout.
 	linger2 atomic.Int32
 }
 
@@ -40,14 +35,6 @@ func (o *options) prepare(fd int) error {
 		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_LINGER2, int(s))
 	}
 	return nil
-}
-
-// reasons says why a host socket cannot carry a knob.
-var reasons = map[string]string{
-	"time-wait.timeout":  "the kernel holds TIME-WAIT for 60 s; no socket option changes it",
-	"time-wait.reuse":    "net.ipv4.tcp_tw_reuse belongs to the whole host, and tcpbox leaves the host as it is",
-	"syn-backlog":        "upstream sockets connect and never listen",
-	"half-close-timeout": "the relay between the legs cuts an idle half-close, not a socket",
 }
 
 // Plan implements knob.Carrier.
@@ -87,29 +74,25 @@ func (h *Host) Apply(settings []knob.Setting) error {
 }
 
 // plan says what a host socket makes of one setting; linger2 is meaningful if
-// it carries it.
+// it carries it. What it cannot, and why, is in the table of knobs.
 func plan(s knob.Setting) (linger2 int32, o knob.Outcome) {
 	o = knob.Outcome{Leg: tcpstate.Upstream, Key: s.Key}
-	if s.Key != "fin-timeout" {
-		o.Text = reasons[s.Key]
+	def, _ := knob.Lookup(s.Key)
+	switch leg := def.Upstream; {
+	case !leg.Carries:
+		o.Text = leg.Text
 		if o.Text == "" {
-			o.Text = "a host socket has nothing to set for it"
+			o.Text = "there is no such knob"
 		}
-		return 0, o
-	}
-	if s.Duration > maxLinger {
-		o.Text = fmt.Sprintf("the kernel takes at most %v for TCP_LINGER2", maxLinger)
-		return 0, o
-	}
-	o.Applied = true
-	if s.Duration <= 0 {
-		o.Text = "TCP_LINGER2 = -1: a closed socket leaves FIN-WAIT-2 at once, with RST"
-		return -1, o
-	}
-	linger2 = int32((s.Duration + time.Second - 1) / time.Second)
-	o.Text = fmt.Sprintf("TCP_LINGER2 = %d s", linger2)
-	if time.Duration(linger2)*time.Second != s.Duration {
-		o.Text += ", for it counts whole seconds"
+	case s.Key != finTimeoutKey:
+		o.Text = "a host socket does not know it" // the table promises more than there is
+	case s.Duration <= 0 || s.Duration > leg.MaxDuration || s.Duration%time.Second != 0:
+		o.Text = fmt.Sprintf("TCP_LINGER2 takes whole seconds, from 1 to %d", leg.MaxDuration/time.Second)
+	default:
+		linger2 = int32(s.Duration / time.Second)
+		o.Applied, o.Text = true, fmt.Sprintf("TCP_LINGER2 = %d s", linger2)
 	}
 	return linger2, o
 }
+
+const finTimeoutKey = "fin-timeout"
