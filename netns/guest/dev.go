@@ -26,7 +26,7 @@ func cloneNodes() (nodes, error) {
 	}
 	// The terminal is reached through /dev/console: ttyname(3) looks there
 	// when the name behind the descriptor leads nowhere.
-	if path := terminal(); path != "" {
+	if path := terminalPath(); path != "" {
 		if err := n.add("console", path); err != nil {
 			return nil, mountError("clone the terminal", err)
 		}
@@ -47,9 +47,9 @@ func (n nodes) add(name, path string) error {
 	return restrict(fd, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
 }
 
-// terminal is the path of the terminal that the guest's standard descriptors
+// terminalPath is the path of the terminal that the guest's standard descriptors
 // are, or empty.
-func terminal() string {
+func terminalPath() string {
 	for fd := range 3 {
 		if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
 			continue

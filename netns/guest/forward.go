@@ -1,9 +1,10 @@
 package guest
 
 import (
+	"bytes"
 	"os"
 	"os/signal"
-	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -32,7 +33,14 @@ func (s *Sandbox) ForwardSignals() (stop func()) {
 		done:     make(chan struct{}),
 		terminal: openTerminal(),
 	}
+	f.terminal.noteFront()
 	notify(f.signals)
+	// The kernel sends it to the whole group when the guest reads from the
+	// terminal in the background. Not to be stopped by it, but by suspend,
+	// keeps what suspend arranges.
+	if !signal.Ignored(unix.SIGTTIN) {
+		signal.Notify(f.signals, unix.SIGTTIN)
+	}
 	go f.run()
 	return sync.OnceFunc(f.stop)
 }
@@ -43,11 +51,12 @@ type forwarder struct {
 	signals  chan os.Signal
 	quit     chan struct{}
 	done     chan struct{}
-	terminal *os.File // nil unless this process was in the foreground
+	terminal *terminal // nil without one
 
 	stopped bool       // this process has stopped itself, for the guest has
 	resumed time.Time  // when it was last continued after that
-	handler *sigaction // the runtime's for TSTP, while it is not in place
+	handler *sigaction // the runtime's for lifted, while it is not in place
+	lifted  syscall.Signal
 }
 
 func (f *forwarder) stop() {
@@ -55,10 +64,8 @@ func (f *forwarder) stop() {
 	close(f.quit)
 	<-f.done
 	f.resume()
-	if f.terminal != nil {
-		reclaimTerminal(f.terminal)
-		f.terminal.Close()
-	}
+	f.terminal.reclaim()
+	f.terminal.close()
 }
 
 // run lasts until stop.
@@ -86,7 +93,10 @@ func (f *forwarder) run() {
 }
 
 func (f *forwarder) signal(sig syscall.Signal) {
-	if sig == unix.SIGCONT {
+	switch sig {
+	case unix.SIGTTIN:
+		return // the guest has had it
+	case unix.SIGCONT:
 		if f.stopped {
 			f.resume()
 			return
@@ -105,21 +115,34 @@ func (f *forwarder) signal(sig syscall.Signal) {
 // somebody else's doing. So it has the kernel send it SIGCONT when init sends
 // a message (fcntl(2), F_SETSIG).
 func (f *forwarder) suspend(sig syscall.Signal) {
-	if len(f.s.events) > 0 {
-		return // overtaken
+	_, guest := f.s.Pids()
+	f.s.ch.wakeBy(unix.SIGCONT)
+	if len(f.s.events) > 0 || !isStopped(guest) {
+		f.s.ch.wakeBy(0)
+		return // overtaken: this process was stopped as well, and both go on
 	}
 	f.stopped = true
-	f.s.ch.wakeBy(unix.SIGCONT)
+	f.terminal.noteGuest(guest)
 	switch sig {
-	case unix.SIGTSTP:
-		f.handler = defaultAction(sig)
-	case unix.SIGTTIN, unix.SIGTTOU:
+	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
+		f.lifted, f.handler = sig, defaultAction(sig)
 	default:
 		sig = unix.SIGSTOP
 	}
 	unix.Kill(unix.Getpid(), sig)
 	// The stop comes now, or in a moment; SIGCONT ends it, and comes through
 	// f.signals.
+}
+
+// isStopped says whether a process is. Where /proc does not tell, it is.
+func isStopped(pid int) bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return pid == 0
+	}
+	// The name before it may hold anything.
+	i := bytes.LastIndex(data, []byte(") "))
+	return i < 0 || bytes.HasPrefix(data[i+2:], []byte("T"))
 }
 
 // defaultAction sets a signal's action to the default, which signal.Reset does
@@ -139,9 +162,11 @@ func (f *forwarder) resume() {
 	f.resumed = time.Now()
 	f.s.ch.wakeBy(0)
 	if f.handler != nil {
-		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGTSTP), uintptr(unsafe.Pointer(f.handler)), 0, 8, 0, 0)
+		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(f.lifted), uintptr(unsafe.Pointer(f.handler)), 0, 8, 0, 0)
 		f.handler = nil
 	}
+	f.terminal.noteFront()
+	f.terminal.giveBack()
 	f.s.ch.send(message{Op: opResume})
 }
 
@@ -165,43 +190,4 @@ func (c *channel) wakeBy(sig syscall.Signal) {
 		unix.FcntlInt(fd, unix.F_SETSIG, int(sig))
 		unix.FcntlInt(fd, unix.F_SETFL, flags|unix.O_ASYNC)
 	})
-}
-
-// openTerminal returns the controlling terminal if this process's group is in
-// its foreground, or nil.
-func openTerminal() *os.File {
-	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	if group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP); err != nil || group != unix.Getpgrp() {
-		unix.Close(fd)
-		return nil
-	}
-	return os.NewFile(uintptr(fd), "/dev/tty")
-}
-
-// reclaimTerminal puts this process's group in the terminal's foreground if
-// the group that is there has died, as that of a shell in the sandbox has. A
-// living one is the caller's, for example its shell's.
-func reclaimTerminal(terminal *os.File) {
-	fd := int(terminal.Fd())
-	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP)
-	if err != nil || group == unix.Getpgrp() {
-		return
-	}
-	if group > 0 && unix.Kill(-group, 0) != unix.ESRCH {
-		return
-	}
-	// From the background this would stop us, unless the thread has the signal
-	// blocked.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var old unix.Sigset_t
-	ttou := unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGTTOU - 1)}}
-	if unix.PthreadSigmask(unix.SIG_BLOCK, &ttou, &old) != nil {
-		return
-	}
-	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
-	unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, unix.Getpgrp())
 }

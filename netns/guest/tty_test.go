@@ -207,6 +207,7 @@ func TestJobControl(t *testing.T) {
 				c.expect("$ ")
 				c.send("fg\n")
 				c.expect("box")
+				c.expect("\r\n")
 				c.send("two\n")
 				c.expect("two\r\ntwo\r\n")
 			}
@@ -217,7 +218,6 @@ func TestJobControl(t *testing.T) {
 			c := shell(t)
 			c.send(cat + " &\n")
 			c.expect("$ ")
-			c.expect("\n")
 			eventually(t, "the job stops", func() bool {
 				c.send("jobs\n")
 				time.Sleep(20 * time.Millisecond)
@@ -227,6 +227,7 @@ func TestJobControl(t *testing.T) {
 			})
 			c.send("fg\n")
 			c.expect("fg\r\n")
+			c.expect("box\r\n")
 			c.send("word\n")
 			c.expect("word\r\nword\r\n")
 			c.send("\x04")
@@ -249,15 +250,13 @@ func TestJobControl(t *testing.T) {
 			// terminal back by itself.
 			c := newConsole(t, "sh", "-c", inner+"; echo status $?; read x; echo outer got $x")
 			c.expect("inner$ ")
-			c.send("sleep 1000\n")
-			c.expect("sleep 1000\r\n")
+			c.send("sh -c 'echo u\"\"p; read x'\n")
+			c.expect("up\r\n") // now it has the terminal
 			c.send("\x1a")
 			c.expect("Stopped")
 			c.expect("inner$ ")
-			c.send("kill %1; wait; fg; cat\n")
-			c.send("line\n")
-			c.expect("line\r\nline\r\n")
-			c.send("\x03")
+			c.send("kill %1; wait; echo d''one\n")
+			c.expect("done\r\n")
 			c.expect("inner$ ")
 			c.send("exit 5\n")
 			c.expect("status 5\r\n")

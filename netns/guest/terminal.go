@@ -1,0 +1,97 @@
+package guest
+
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// terminal is the controlling terminal, and what is to be done about the
+// process group in its foreground. A shell in the sandbox makes a group of its
+// own there, of which the caller's shell knows nothing: it gives the terminal
+// to this process's group, and expects it back from that. A nil terminal does
+// nothing.
+type terminal struct {
+	fd    int
+	front bool // this process's group was in the foreground when last looked
+	guest int  // the guest's group, if it was in the foreground when it stopped
+}
+
+func openTerminal() *terminal {
+	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	return &terminal{fd: fd}
+}
+
+func (t *terminal) close() {
+	if t != nil {
+		unix.Close(t.fd)
+	}
+}
+
+// group is the one in the foreground, or 0.
+func (t *terminal) group() int {
+	group, err := unix.IoctlGetInt(t.fd, unix.TIOCGPGRP)
+	if err != nil {
+		return 0
+	}
+	return group
+}
+
+// noteFront is called at the start, and when this process is continued.
+func (t *terminal) noteFront() {
+	if t != nil {
+		t.front = t.group() == unix.Getpgrp()
+	}
+}
+
+// noteGuest is called when the guest has stopped.
+func (t *terminal) noteGuest(pid int) {
+	if t == nil {
+		return
+	}
+	t.guest = 0
+	group, err := unix.Getpgid(pid)
+	if pid > 0 && err == nil && group != unix.Getpgrp() && group == t.group() {
+		t.guest = group
+	}
+}
+
+// giveBack puts the guest's group in the foreground again, if the caller's
+// shell has put this process's there.
+func (t *terminal) giveBack() {
+	if t != nil && t.front && t.guest > 0 {
+		t.setGroup(t.guest)
+		t.guest = 0
+	}
+}
+
+// reclaim puts this process's group in the foreground if the group that is
+// there has died, as that of a shell in the sandbox has. A living one is the
+// caller's, for example its shell's.
+func (t *terminal) reclaim() {
+	if t == nil || !t.front {
+		return
+	}
+	group := t.group()
+	if group == unix.Getpgrp() || group > 0 && unix.Kill(-group, 0) != unix.ESRCH {
+		return
+	}
+	t.setGroup(unix.Getpgrp())
+}
+
+// setGroup changes the foreground from the background. That would stop this
+// process, unless the thread has the signal blocked (tcsetpgrp(3)).
+func (t *terminal) setGroup(group int) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var old unix.Sigset_t
+	ttou := unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGTTOU - 1)}}
+	if unix.PthreadSigmask(unix.SIG_BLOCK, &ttou, &old) != nil {
+		return
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
+	unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, group)
+}
