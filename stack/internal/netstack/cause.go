@@ -15,10 +15,10 @@ func byTimer(which string) tcpstate.Cause {
 }
 
 // causeLocked tells what made the endpoint go from from to to. failed says
-// that it ended with an error, age is how long from had lasted, and connecting
-// that an active open picks its port. RFC 9293 leaves most transitions a single
-// cause; the ends of a connection are told apart by what was seen before them.
-func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Duration, connecting bool) tcpstate.Cause {
+// that it ended with an error, and age is how long from had lasted. RFC 9293
+// leaves most transitions a single cause; the ends of a connection are told
+// apart by what was seen before them.
+func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Duration, t *tracker) tcpstate.Cause {
 	type edge struct{ from, to tcpstate.State }
 	switch (edge{from, to}) {
 	case edge{tcpstate.Closed, tcpstate.SynSent}:
@@ -45,46 +45,53 @@ func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Dura
 		return tcpstate.Cause{Kind: tcpstate.ByCall}
 	}
 	if to == tcpstate.Closed {
-		return r.endLocked(from, failed, age, connecting)
+		return r.endLocked(from, failed, age, t)
 	}
 	return tcpstate.Cause{}
 }
 
 // endLocked tells what ended the endpoint.
-func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, connecting bool) tcpstate.Cause {
+func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, t *tracker) tcpstate.Cause {
+	reset := tcpstate.State(r.rstOut.Load()) == from // by an RST of the endpoint's
+	handshake := from == tcpstate.SynSent || from == tcpstate.SynReceived
+	ours := tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[r.inCall.Load()]}
 	if e := ending(r.policy.Load()); e != endNone {
-		return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: endingNames[e]}
+		ours = tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: endingNames[e]}
 	}
-	if !failed {
-		switch from {
-		case tcpstate.LastAck:
-			return bySegment("ACK")
-		case tcpstate.CloseWait:
-			return bySegment("RST")
-		case tcpstate.FinWait2:
-			return byTimer("fin-wait-2")
-		case tcpstate.TimeWait:
-			// An active open may take the 4-tuple over before its time.
-			if age < r.tw.timeout && connecting {
-				return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "time-wait.reuse"}
-			}
-			return byTimer("time-wait")
-		}
-		return tcpstate.Cause{}
-	}
-	c := call(r.inCall.Load())
 	switch {
-	case r.rst.met.Load():
+	case !failed:
+		return r.endedLocked(from, age, t)
+	case handshake && r.rst.met.Load():
 		return bySegment("RST")
-	case c != callNone:
-		// A close resets if there is unread data (RFC 2525, section 2.17), and
-		// ends a handshake.
-		return tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[c]}
-	case r.icmpIn.Load() && (from == tcpstate.SynSent || from == tcpstate.SynReceived):
+	case (handshake || reset) && ours.Which != "":
+		// Abort, or close with unread data (RFC 2525, section 2.17).
+		return ours
+	case handshake && r.icmpIn.Load():
 		return bySegment("ICMP")
-	case r.rstOut.Load():
+	case reset:
 		return bySegment("unacceptable") // answered with an RST
+	case !handshake && (r.rst.met.Load() || r.rst.underWay(t.clock.NowMonotonic())):
+		return bySegment("RST")
 	}
 	// Nothing arrived and nobody called: a segment was sent in vain too often.
 	return byTimer("retransmission")
+}
+
+// endedLocked tells what ended an endpoint without an error.
+func (r *record) endedLocked(from tcpstate.State, age time.Duration, t *tracker) tcpstate.Cause {
+	switch from {
+	case tcpstate.LastAck:
+		return bySegment("ACK")
+	case tcpstate.CloseWait:
+		return bySegment("RST")
+	case tcpstate.FinWait2:
+		return byTimer("fin-wait-2")
+	case tcpstate.TimeWait:
+		// An active open may take the 4-tuple over before its time.
+		if age < r.tw.timeout && t.connecting.Load() > 0 {
+			return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "time-wait.reuse"}
+		}
+		return byTimer("time-wait")
+	}
+	return tcpstate.Cause{}
 }

@@ -10,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 
+	"tcpbox/stack/tcpstate"
 	"tcpbox/tun"
 )
 
@@ -149,11 +150,13 @@ func (l *link) egress(pkt *gvstack.PacketBuffer) bool {
 	if r == nil {
 		return true
 	}
-	if r.mute.Load() {
-		return false
+	// An endpoint resets with RST and ACK. The others, which nobody asked for,
+	// are answers to segments that found no endpoint: of a connection that
+	// ends just now, perhaps.
+	if st := r.state(); flags.Contains(header.TCPFlagAck) && (tcpHdr.SequenceNumber() != 0 || st == tcpstate.SynReceived) {
+		r.rstOut.Store(uint32(st))
 	}
-	r.rstOut.Store(true)
-	return true
+	return !r.mute.Load()
 }
 
 // writePacket hands one packet to the device. What the device cannot take is

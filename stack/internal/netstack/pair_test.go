@@ -25,9 +25,10 @@ var (
 
 // A transitionLog keeps the transitions of one stack by connection.
 type transitionLog struct {
-	mu    sync.Mutex
-	conns map[tcpstate.Conn][]tcpstate.Transition
-	last  tcpstate.Conn // of the last transition
+	mu      sync.Mutex
+	conns   map[tcpstate.Conn][]tcpstate.Transition
+	last    tcpstate.Conn // of the last transition
+	changed chan struct{} // closed by the next one; nil while nobody waits
 }
 
 func newTransitionLog() *transitionLog {
@@ -38,6 +39,10 @@ func (l *transitionLog) sink(t tcpstate.Transition) {
 	l.mu.Lock()
 	l.conns[t.Conn] = append(l.conns[t.Conn], t)
 	l.last = t.Conn
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
 	l.mu.Unlock()
 }
 
@@ -48,27 +53,42 @@ func (l *transitionLog) of(conn tcpstate.Conn) []tcpstate.Transition {
 	return slices.Clone(l.conns[conn])
 }
 
-// waitFor waits until conn is in state.
-func (l *transitionLog) waitFor(t testing.TB, conn tcpstate.Conn, state tcpstate.State) (path []tcpstate.Transition) {
+// wait waits until ok holds for the path of conn.
+func (l *transitionLog) wait(t testing.TB, conn tcpstate.Conn, what string, ok func(path []tcpstate.Transition) bool) []tcpstate.Transition {
 	t.Helper()
-	deadline := time.Now().Add(testTimeout)
+	deadline := time.After(testTimeout)
 	for {
-		path = l.of(conn)
-		if n := len(path); n > 0 && path[n-1].To == state {
+		l.mu.Lock()
+		path := slices.Clone(l.conns[conn])
+		if l.changed == nil {
+			l.changed = make(chan struct{})
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		if ok(path) {
 			return path
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("connection %d never was in %v; it went %q", conn, state, describePath(path))
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("connection %d never was %s; it went %q", conn, what, describePath(path))
 		}
-		time.Sleep(100 * time.Microsecond)
 	}
+}
+
+// waitFor waits until conn is in state.
+func (l *transitionLog) waitFor(t testing.TB, conn tcpstate.Conn, state tcpstate.State) []tcpstate.Transition {
+	t.Helper()
+	return l.wait(t, conn, "in "+state.String(), func(path []tcpstate.Transition) bool {
+		return len(path) > 0 && path[len(path)-1].To == state
+	})
 }
 
 // waitPast waits until conn has been in state.
 func (l *transitionLog) waitPast(t testing.TB, conn tcpstate.Conn, state tcpstate.State) {
 	t.Helper()
-	eventually(t, state.String(), func() bool {
-		return slices.ContainsFunc(l.of(conn), func(tr tcpstate.Transition) bool { return tr.To == state })
+	l.wait(t, conn, "past "+state.String(), func(path []tcpstate.Transition) bool {
+		return slices.ContainsFunc(path, func(tr tcpstate.Transition) bool { return tr.To == state })
 	})
 }
 

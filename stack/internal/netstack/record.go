@@ -35,7 +35,7 @@ type record struct {
 	inCall   atomic.Uint32 // the own call that runs now
 	policy   atomic.Uint32 // why tcpbox itself ends the endpoint
 	released atomic.Bool   // its owner has closed or reset it
-	rstOut   atomic.Bool   // an RST to the guest was seen
+	rstOut   atomic.Uint32 // in which state an RST to the guest was seen
 	icmpIn   atomic.Bool   // an ICMP error from the guest was seen
 	mute     atomic.Bool   // the endpoint's RST must not leave
 	rst      rstFacts

@@ -130,7 +130,7 @@ func (t *tracker) observe(r *record, v via) {
 	if !r.since.IsZero() {
 		tr.Age = now.Sub(r.since)
 	}
-	tr.Cause = r.causeLocked(from, to, raw == tcp.StateError, tr.Age, t.connecting.Load() > 0)
+	tr.Cause = r.causeLocked(from, to, raw == tcp.StateError, tr.Age, t)
 	if to == tcpstate.TimeWait {
 		r.tw.timeout = t.tw.timeout()
 	}
@@ -218,21 +218,22 @@ func (t *tracker) probeUnknown(id gvstack.TransportEndpointID) {
 }
 
 // egressSYN is called under the endpoint's lock when a SYN-bearing segment
-// leaves. Here the endpoint of a passive open becomes known.
+// leaves. Here the endpoint of a passive open becomes known, and the tuple of an
+// active one. The record that the tuple has may still be that of the endpoint
+// before: gVisor frees a tuple before it writes the last state.
 func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.NetworkProtocolNumber, tcpHdr header.TCP) {
+	ep, ok := t.stack.FindTransportEndpoint(netProto, header.TCPProtocolNumber, id, nicID).(*tcp.Endpoint)
+	if !ok {
+		return
+	}
 	r := t.find(id)
-	if r == nil || r.ep.Load() == nil || r.state() == tcpstate.Closed {
-		ep, ok := t.stack.FindTransportEndpoint(netProto, header.TCPProtocolNumber, id, nicID).(*tcp.Endpoint)
-		switch {
-		case !ok:
+	switch {
+	case r != nil && r.ep.Load() == nil:
+		r.ep.Store(ep)
+	case r == nil || r.ep.Load() != ep:
+		if r = t.bind(id, ep); r == nil {
+			t.unknown.Add(1)
 			return
-		case r != nil && r.ep.Load() == nil:
-			r.ep.Store(ep)
-		case r == nil || r.ep.Load() != ep:
-			if r = t.bind(id, ep); r == nil {
-				t.unknown.Add(1)
-				return
-			}
 		}
 	}
 	r.rst.iss.Store(tcpHdr.SequenceNumber())

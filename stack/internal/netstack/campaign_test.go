@@ -1,0 +1,346 @@
+//go:build oracle
+
+package netstack
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/faketime"
+	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"tcpbox/stack/tcpstate"
+	"tcpbox/tun/packet"
+	"tcpbox/tun/tuntest"
+)
+
+// TestCampaign compares the tracker's log with the truth from inside gVisor,
+// for connections that both ends treat at random, on a good link and on a bad
+// one. It is built and run by TestOracle.
+func TestCampaign(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		connections int
+		impair      bool
+		seed        uint64
+	}{
+		{"a good link", 3000, false, 1},
+		{"a link that loses, doubles and reorders", 3000, true, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) { runCampaign(t, c.connections, c.impair, c.seed) })
+	}
+}
+
+// A truth is what one endpoint went through, told by gVisor itself.
+type truth struct {
+	id   gvstack.TransportEndpointID
+	path []tcpstate.State
+	err  string // with which it ended
+}
+
+// oracle collects the truth about all endpoints, in the order in which they
+// left CLOSED.
+type oracle struct {
+	mu    sync.Mutex
+	of    map[*tcp.Endpoint]*truth
+	order []*truth
+}
+
+// bothAtOnce reports whether a dial was given up while its answer arrived: then
+// either of them is the cause.
+func bothAtOnce(tr tcpstate.Transition, err string) bool {
+	handshake := tr.From == tcpstate.SynSent || tr.From == tcpstate.SynReceived
+	return handshake && tr.Cause.Which == "RST" && err == "Aborted"
+}
+
+func (o *oracle) told(ep *tcp.Endpoint, raw tcp.EndpointState, err tcpip.Error) {
+	state := stateOf(raw)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	tr := o.of[ep]
+	if tr == nil {
+		if state == tcpstate.Closed {
+			return
+		}
+		tr = &truth{id: ep.TransportEndpointInfo.ID, path: []tcpstate.State{tcpstate.Closed}}
+		o.of[ep] = tr
+		o.order = append(o.order, tr)
+	}
+	if tr.path[len(tr.path)-1] != state {
+		tr.path = append(tr.path, state)
+		if raw == tcp.StateError {
+			tr.err = strings.TrimPrefix(fmt.Sprintf("%T", err), "*tcpip.Err")
+		}
+	}
+}
+
+// errorsOf are the errors with which gVisor ends an endpoint for each cause.
+var errorsOf = map[string][]string{
+	"segment RST":               {"ConnectionReset", "ConnectionRefused"},
+	"segment ICMP":              {"HostUnreachable", "ConnectionRefused", "NetworkUnreachable", "HostDown", "NoNet"},
+	"segment unacceptable":      {"ConnectionAborted", "InvalidEndpointState"},
+	"call abort":                {"Aborted"},
+	"call close":                {"ConnectionAborted", "Aborted"},
+	"timer retransmission":      {"Timeout", "HostUnreachable"},
+	"policy stopped":            {"Aborted", "ConnectionAborted"},
+	"policy orphan":             {"Aborted"},
+	"policy time-wait reopened": {"Aborted"},
+}
+
+// orderedLog keeps the order in which connections appeared.
+type orderedLog struct {
+	*transitionLog
+	order []tcpstate.Conn
+}
+
+func (l *orderedLog) sink(tr tcpstate.Transition) {
+	l.mu.Lock()
+	if len(l.conns[tr.Conn]) == 0 {
+		l.order = append(l.order, tr.Conn)
+	}
+	l.mu.Unlock()
+	l.transitionLog.sink(tr)
+}
+
+func runCampaign(t *testing.T, connections int, impair bool, seed uint64) {
+	began := time.Now()
+	truths := &oracle{of: make(map[*tcp.Endpoint]*truth)}
+	tcp.StateOracle = truths.told
+	defer func() { tcp.StateOracle = func(*tcp.Endpoint, tcp.EndpointState, tcpip.Error) {} }()
+
+	clock := newStandingClock()
+	var hook tuntest.Hook
+	if impair {
+		hook = impairments(seed)
+	}
+	link := tuntest.NewLink(1500, hook, tuntest.Queue(1<<14))
+	guestLog := &orderedLog{transitionLog: newTransitionLog()}
+	gatewayLog := &orderedLog{transitionLog: newTransitionLog()}
+	serve := func(end uint64) func(*Request) {
+		return func(r *Request) { answer(r, rand.New(rand.NewPCG(seed, end<<32|uint64(r.ID())))) }
+	}
+	gateway := mustNew(t, Config{Device: link.B, Addrs: []netip.Addr{gatewayAddr}, Clock: clock, OnSYN: serve(1), Sink: gatewayLog.sink})
+	guest := mustNew(t, Config{Device: link.A, Addrs: []netip.Addr{guestAddr}, Clock: clock, OnSYN: serve(2), Sink: guestLog.sink})
+	for _, s := range []*Stack{guest, gateway} {
+		if err := s.setPortRange(20000, 20000+1999); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.SetTimeWaitReuse(ReuseOn); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	stop := make(chan struct{})
+	stopped := make(chan struct{})
+	go runClock(clock, stop, stopped)
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 300)
+	for i := range connections {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			rng := rand.New(rand.NewPCG(seed, uint64(i)))
+			if rng.IntN(5) == 0 {
+				open(gateway, netip.AddrPortFrom(gatewayAddr, 0), netip.AddrPortFrom(guestAddr, 8080), rng)
+			} else {
+				open(guest, netip.AddrPortFrom(guestAddr, 0), serverAddr, rng)
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	<-stopped
+	// Every timer runs out, and every endpoint ends, but for those that are
+	// left to the last minute.
+	link.Release(tuntest.AToB)
+	link.Release(tuntest.BToA)
+	for range 50 {
+		clock.Advance(30 * time.Second)
+		time.Sleep(time.Millisecond)
+	}
+	late(t, guest, connections)
+	guest.Close()
+	gateway.Close()
+
+	if n := len(truths.order); n < connections {
+		t.Errorf("only %d endpoints for %d connections", n, connections)
+	}
+	compare(t, truths, guestLog, gatewayLog)
+	for who, s := range map[string]*Stack{"guest": guest, "gateway": gateway} {
+		st := s.Stats()
+		if st.UnknownEndpoints != 0 || st.SweptTransitions != 0 || st.Tracked != 0 {
+			t.Errorf("%s: %d unknown endpoints, %d swept transitions, %d tracked", who, st.UnknownEndpoints, st.SweptTransitions, st.Tracked)
+		}
+	}
+	t.Logf("%d endpoints in %v", len(truths.order), time.Since(began).Round(time.Millisecond))
+}
+
+// late leaves connections open for Close to end.
+func late(t *testing.T, guest *Stack, connections int) {
+	for range 20 {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+		guest.Dial(ctx, 0, netip.AddrPortFrom(guestAddr, 0), netip.AddrPortFrom(serverAddr.Addr(), 81))
+		cancel()
+	}
+}
+
+// runClock lets the time run, faster than it does.
+func runClock(clock *faketime.ManualClock, stop <-chan struct{}, stopped chan<- struct{}) {
+	defer close(stopped)
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(time.Millisecond):
+			clock.Advance(20 * time.Millisecond)
+		}
+	}
+}
+
+// impairments loses and doubles every fiftieth frame and delays every
+// twenty-fifth behind others.
+func impairments(seed uint64) tuntest.Hook {
+	rngs := [2]*rand.Rand{rand.New(rand.NewPCG(seed, 1<<40)), rand.New(rand.NewPCG(seed, 1<<41))}
+	return func(dir tuntest.Direction, _ *tuntest.Frame) tuntest.Action {
+		switch n := rngs[dir].IntN(100); {
+		case n < 2:
+			return tuntest.Drop
+		case n < 4:
+			return tuntest.Dup
+		case n < 8:
+			return tuntest.Hold
+		case n < 40:
+			return tuntest.Release
+		}
+		return tuntest.Pass
+	}
+}
+
+// answer is what becomes of a connection that somebody asks for.
+func answer(r *Request, rng *rand.Rand) {
+	switch n := rng.IntN(100); {
+	case n < 4:
+		r.Reset()
+		return
+	case n < 6:
+		<-r.Context().Done()
+		r.Drop()
+		return
+	case n < 8:
+		r.Unreachable(packet.HostUnreachable)
+		return
+	}
+	if c, err := r.Accept(); err == nil {
+		treat(c, rng)
+	}
+}
+
+// open opens a connection, or gives up while it does.
+func open(s *Stack, src, dst netip.AddrPort, rng *rand.Rand) {
+	patience := 3 * time.Second
+	if rng.IntN(20) == 0 {
+		patience = time.Duration(rng.IntN(2000)) * time.Microsecond
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if c, err := s.Dial(ctx, 0, src, dst); err == nil {
+		treat(c, rng)
+	}
+}
+
+// treat writes, reads, waits and half-closes at random, and ends with a close
+// or a reset.
+func treat(c *Conn, rng *rand.Rand) {
+	buf := make([]byte, 20000)
+	for range rng.IntN(6) {
+		c.SetDeadline(time.Now().Add(time.Duration(1+rng.IntN(50)) * time.Millisecond))
+		switch rng.IntN(6) {
+		case 0, 1:
+			c.Write(buf[:1+rng.IntN(len(buf))])
+		case 2, 3:
+			c.Read(buf[:1+rng.IntN(len(buf))])
+		case 4:
+			time.Sleep(time.Duration(rng.IntN(3000)) * time.Microsecond)
+		case 5:
+			c.CloseWrite()
+			if rng.IntN(2) == 0 {
+				io.Copy(io.Discard, c)
+			}
+		}
+	}
+	if rng.IntN(4) == 0 {
+		c.Reset()
+		return
+	}
+	c.Close()
+}
+
+// compare holds each log against the truth. Endpoints on one 4-tuple follow
+// each other, so the log of the n-th connection on it belongs to the n-th
+// endpoint.
+func compare(t *testing.T, truths *oracle, logs ...*orderedLog) {
+	logged := make(map[gvstack.TransportEndpointID][][]tcpstate.Transition)
+	transitions := 0
+	for _, l := range logs {
+		for _, conn := range l.order {
+			path := l.conns[conn]
+			transitions += len(path)
+			id := tupleOf(path[0].Local, path[0].Remote)
+			logged[id] = append(logged[id], path)
+		}
+	}
+	var wrong, unknown int
+	causes := make(map[string]int)
+	for _, tr := range truths.order {
+		if len(logged[tr.id]) == 0 {
+			unknown++
+			t.Errorf("%v: no log for %v", tr.id, tr.path)
+			continue
+		}
+		path := logged[tr.id][0]
+		logged[tr.id] = logged[tr.id][1:]
+		got := []tcpstate.State{path[0].From}
+		for i, p := range path {
+			got = append(got, p.To)
+			if i > 0 && (p.From != path[i-1].To || p.Time.Before(path[i-1].Time) || p.Age != p.Time.Sub(path[i-1].Time)) {
+				t.Errorf("%v: %v does not continue %v", tr.id, p, path[i-1])
+			}
+			if p.Cause.Kind == 0 || p.Cause.Which == "" || !tcpstate.Legal(p.From, p.To) {
+				t.Errorf("%v: %v>%v has cause %q", tr.id, p.From, p.To, p.Cause)
+			}
+			causes[fmt.Sprintf("%v>%v %v", p.From, p.To, p.Cause)]++
+		}
+		last := path[len(path)-1].Cause.String()
+		if err := tr.err; err != "" && !slices.Contains(errorsOf[last], err) && !bothAtOnce(path[len(path)-1], err) {
+			t.Errorf("%v ended with %s, and the log says %q", tr.id, tr.err, describePath(path))
+		}
+		if !slices.Equal(got, tr.path) {
+			wrong++
+			t.Errorf("%v went %v and the log says %q", tr.id, tr.path, describePath(path))
+		}
+	}
+	extra := 0
+	for id, paths := range logged {
+		extra += len(paths)
+		for _, p := range paths {
+			t.Errorf("%v: a log of nothing: %q", id, describePath(p))
+		}
+	}
+	var lines []string
+	for c, n := range causes {
+		lines = append(lines, fmt.Sprintf("%6d %s", n, c))
+	}
+	slices.Sort(lines)
+	t.Logf("%d transitions of %d endpoints: %d wrong, %d unknown, %d of nothing\n%s",
+		transitions, len(truths.order), wrong, unknown, extra, strings.Join(lines, "\n"))
+}
