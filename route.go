@@ -16,13 +16,18 @@ func needsDefault6(cfg *Config) bool {
 	if cfg.NoIPv6 {
 		return false
 	}
+	some := cfg.Policy.Net != policy.NetNone
 	for _, r := range cfg.Policy.Rules {
+		if r.Action() != policy.Allow {
+			continue
+		}
 		// Only an IPv6 address has more than one colon.
-		if r.Action() == policy.Allow && strings.Count(r.Pattern(), ":") > 1 {
+		if strings.Count(r.Pattern(), ":") > 1 {
 			return true
 		}
+		some = some || strings.HasPrefix(r.Pattern(), "@") // a group is of both families
 	}
-	return cfg.Policy.Net != policy.NetNone && hostHasDefault6()
+	return some && hostHasDefault6()
 }
 
 // hostHasDefault6 reports whether this process's network namespace has a
