@@ -35,6 +35,9 @@ func (p Policy) String() string {
 // answer that allows does not allocate.
 func (p Policy) Decide(req Request, h HostAddrs) Verdict {
 	d := newDestination(req.Dst.Addr())
+	if req.Host {
+		return p.decideHost(req, &d)
+	}
 	if why := never(req.Proto, &d); why != "" {
 		return Verdict{Rule: why}
 	}

@@ -92,6 +92,15 @@
 // (RFC 9293, section 3.9.2.3). A Request without a valid address or a protocol
 // is refused.
 //
+// # The host's loopback
+//
+// A sandbox may give the host's loopback an address of its own, by which a
+// service that listens on localhost can be used on purpose. A Request that came
+// in by it has Host set. Rules are tried in order as ever, but of the allow
+// rules only "allow @host" matches, with its port and protocol; a deny rule
+// matches by its group @host or by the loopback address. When none matches the
+// request is refused, whatever Net says.
+//
 // # Hints
 //
 // The Verdict of a refusal has a Hint, the flag that would allow exactly this:

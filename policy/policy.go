@@ -35,6 +35,12 @@ type Request struct {
 	Src   netip.AddrPort // the guest's end
 	Dst   netip.AddrPort // where it wants to go; port 0 for ICMP
 	Name  string         // the name the guest resolved to get Dst, if known
+
+	// Host says that the guest means the host's loopback, by the address that
+	// stands for it in the sandbox; Dst is then the loopback address. Such a
+	// request is allowed by a rule "allow @host" alone, under every Net. It
+	// must never be set because of an address that the guest named itself.
+	Host bool
 }
 
 // Verdict is the answer to a Request. The zero Verdict denies.
