@@ -11,11 +11,6 @@ import (
 
 func TestExitStatus(t *testing.T) {
 	dir := openDir(t)
-	must := func(err error) {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	must(os.WriteFile(dir+"/text", []byte("no program\n"), 0o644))
 	must(os.WriteFile(dir+"/noformat", []byte("no program\n"), 0o755))
 	must(os.WriteFile(dir+"/noshell", []byte("#!/does/not/exist\n"), 0o755))

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -62,7 +63,7 @@ type spec struct {
 	Live     []netns.Sysctl // set by way of NS, before the start
 	PidFile  string         // gets "INIT GUEST" once the guest runs
 	NoStart  bool           // wait for the end of standard input instead
-	Dups     []int          // descriptors that are opened, without close-on-exec, before all else
+	Dups     []int          // copies of standard output that the caller has
 }
 
 const specVar = "GUEST_TEST_SPEC"
@@ -91,31 +92,28 @@ func (s spec) config() Config {
 		Args: s.Args, Env: append(env, s.Env...), Dir: s.Dir, Root: s.Root, User: s.User,
 		Hostname: s.Hostname, Link: link, Sysctls: s.Sysctls, Etc: s.Etc, KeepFDs: s.Keep,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 }
 
 // runPart is what tcpbox does, without a stack.
 func runPart() int {
+	if script := os.Getenv(beforeVar); script != "" {
+		privately(script)
+		// Only this thread is in the new namespace.
+		os.Unsetenv(beforeVar)
+		must(syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
+	}
 	var sp spec
 	data := []byte(os.Getenv(specVar))
 	if path, ok := strings.CutPrefix(string(data), "@"); ok {
 		var err error
-		if data, err = os.ReadFile(path); err != nil {
-			panic(err)
-		}
+		data, err = os.ReadFile(path)
+		must(err)
 	}
-	if err := json.Unmarshal(data, &sp); err != nil {
-		panic(err)
-	}
-	for _, want := range sp.Dups {
-		fd, err := unix.Open("/", unix.O_PATH, 0)
-		if err == nil && fd != want {
-			err = unix.Dup2(fd, want)
-			unix.Close(fd)
-		}
-		if err != nil {
-			panic(err)
-		}
+	must(json.Unmarshal(data, &sp))
+	for _, fd := range sp.Dups {
+		must(unix.Dup2(1, fd))
 	}
 	fail := func(err error) int {
 		fmt.Fprintf(os.Stderr, "error: %v\n", err)
@@ -164,34 +162,39 @@ func runPart() int {
 // The ordinary user of the tests.
 const testUID = 4242
 
-// demotePart opens /dev/net/tun to everybody in a mount namespace of its own,
-// gives root up, and goes on as "run".
-func demotePart() {
-	must := func(err error) {
-		if err != nil {
-			panic(err)
-		}
-	}
+// beforeVar names a script that changes the machine first, for this process
+// and its children only.
+const beforeVar = "GUEST_TEST_BEFORE"
+
+// privately runs a script as root in a mount namespace that the calling
+// thread has to itself from now on.
+func privately(script string) {
 	runtime.LockOSThread()
 	must(unix.Unshare(unix.CLONE_NEWNS))
 	must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	if info, err := os.Stat("/dev/net/tun"); err != nil || info.Mode()&0o006 != 0o006 {
-		must(os.MkdirAll("/dev/net", 0o755))
-		must(unix.Mount("tmpfs", "/dev/net", "tmpfs", 0, "mode=755"))
-		must(unix.Mknod("/dev/net/tun", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 200))))
-		must(os.Chmod("/dev/net/tun", 0o666))
+	cmd := exec.Command("/bin/sh", "-ec", script)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("%v: %s", err, out))
 	}
-	if script := os.Getenv("GUEST_TEST_BEFORE"); script != "" {
-		if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
-			panic(fmt.Sprintf("%v: %s", err, out))
-		}
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
 	}
+}
+
+// demotePart opens /dev/net/tun to everybody in a mount namespace of its own,
+// gives root up, and goes on as "run".
+func demotePart() {
+	privately("mkdir -p /dev/net; mount -t tmpfs -o mode=755 x /dev/net; mknod /dev/net/tun c 10 200; chmod 666 /dev/net/tun\n" + os.Getenv(beforeVar))
 	must(syscall.Setgroups(nil))
 	must(syscall.Setresgid(testUID, testUID, testUID))
 	must(syscall.Setresuid(testUID, testUID, testUID))
 	env := []string{partVar + "=run"}
 	for _, v := range os.Environ() {
-		if !strings.HasPrefix(v, partVar+"=") {
+		if !strings.HasPrefix(v, partVar+"=") && !strings.HasPrefix(v, beforeVar+"=") {
 			env = append(env, v)
 		}
 	}

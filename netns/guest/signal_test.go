@@ -25,8 +25,15 @@ type running struct {
 // start starts a spec in a process group of its own.
 func (w who) start(t testing.TB, sp spec) *running {
 	t.Helper()
+	return w.startBefore(t, sp, "")
+}
+
+// startBefore starts a spec on a machine that a script has changed.
+func (w who) startBefore(t testing.TB, sp spec, before string) *running {
+	t.Helper()
 	sp.PidFile = openDir(t) + "/pids"
 	cmd := w.command(t, sp)
+	cmd.Env = append(cmd.Env, beforeVar+"="+before)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
