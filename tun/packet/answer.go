@@ -34,39 +34,76 @@ const (
 // answerTTL is the hop limit of what this package answers.
 const answerTTL = 64
 
+// Message is what an ICMP or ICMPv6 message says, beside what it quotes. Rest is
+// the second half of its header.
+type Message struct {
+	Type, Code uint8
+	Rest       uint32
+}
+
+// Message returns the error of that kind for IPv4, or for IPv6.
+func (k Kind) Message(six bool) Message {
+	switch {
+	case int(k) >= len(codes):
+		return Message{}
+	case six:
+		return Message{Type: 1, Code: codes[k].v6}
+	}
+	return Message{Type: 3, Code: codes[k].v4}
+}
+
+// TooBig returns the message that a packet is larger than the next link takes,
+// whose MTU is so many bytes: RFC 1191 section 4, RFC 4443 section 3.2.
+func TooBig(mtu int, six bool) Message {
+	if six {
+		return Message{Type: 2, Rest: uint32(mtu)}
+	}
+	return Message{Type: 3, Code: 4, Rest: uint32(min(mtu, 0xffff))}
+}
+
 // Unreachable makes the ICMP error which tells the sender of orig that it
-// cannot be delivered. from is the source of the error: the address of whoever
-// says so. It quotes orig as far as it may.
+// cannot be delivered, as ErrorAbout does. It is nil for an unknown kind.
+func Unreachable(dst, orig []byte, kind Kind, from netip.Addr) []byte {
+	if int(kind) >= len(codes) {
+		return nil
+	}
+	return ErrorAbout(dst, orig, kind.Message(!from.Unmap().Is4()), from)
+}
+
+// ErrorAbout makes an ICMP error about orig, to its sender. from is the source
+// of the error: the address of whoever says so. It quotes orig as far as it
+// may.
 //
 // The result is nil if orig must not be answered by an error, or from is not
 // of its family (RFC 1122 section 3.2.2, RFC 4443 section 2.4 (e)): an ICMP
 // error itself, a fragment but the first, to or from an address that is not
 // one host's, malformed. Otherwise it lies in dst, if that is large enough
 // (MaxUnreachable bytes), else in new memory.
-func Unreachable(dst, orig []byte, kind Kind, from netip.Addr) []byte {
+func ErrorAbout(dst, orig []byte, m Message, from netip.Addr) []byte {
 	p, err := ParseQuoted(orig)
 	from = from.Unmap()
-	if err != nil || int(kind) >= len(codes) || p.ICMPError() || !p.answerable() || from.Is4() != (p.Version == 4) || !from.IsValid() {
+	if err != nil || p.ICMPError() || !p.answerable() || from.Is4() != (p.Version == 4) || !from.IsValid() {
 		return nil
 	}
 	b := Build{
 		Src: netip.AddrPortFrom(from, 0),
 		Dst: netip.AddrPortFrom(p.Src.Addr(), 0),
-		TTL: answerTTL,
+		TTL: answerTTL, ICMPType: m.Type, ICMPCode: m.Code, ICMPRest: m.Rest,
 	}
 	quote := orig[:min(len(orig), p.Len)]
 	if p.Version == 4 {
-		b.Proto, b.ICMPType, b.ICMPCode = ICMP, 3, codes[kind].v4
+		b.Proto = ICMP
 		quote = quote[:min(len(quote), maxError4-20-8)]
 	} else {
-		b.Proto, b.ICMPType, b.ICMPCode = ICMPv6, 1, codes[kind].v6
+		b.Proto = ICMPv6
 		quote = quote[:min(len(quote), maxError6-40-8)]
 	}
 	b.Payload = quote
 	return b.Append(dst[:0])
 }
 
-// MaxUnreachable is the largest packet in bytes that Unreachable makes.
+// MaxUnreachable is the largest packet in bytes that Unreachable and ErrorAbout
+// make.
 const MaxUnreachable = maxError6
 
 // EchoReply makes the answer to the echo request orig (RFC 792, RFC 4443
