@@ -36,6 +36,9 @@ type Sandbox struct {
 	log     *recorder
 	knobs   *knob.Plan
 
+	info      Info // what of it does not change
+	resolvers []netip.AddrPort
+
 	diag *slog.Logger
 
 	life    context.Context // ends in Close
@@ -110,6 +113,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) err
 	if err := s.servePeers(cfg, addrs); err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
 	}
+	s.describe(cfg, addrs)
 	s.running.Go(func() { s.runGateway() })
 	return s.guest.Start()
 }
@@ -253,6 +257,7 @@ func (s *Sandbox) serveNames(cfg *Config, addrs addressPlan) error {
 	if err != nil {
 		return err
 	}
+	s.resolvers = forward
 	server, err := dns.New(dns.Config{
 		Hosts: append(addrs.names(cfg.Peers), cfg.DNS.Hosts...), Local: addrs.subnets, Forward: forward, Log: cfg.Log,
 	})

@@ -1,0 +1,39 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"tcpbox"
+)
+
+// Version is the version of the API: it stands in every path and in every
+// answer, and a change that a client could stumble over makes a new one.
+const Version = 1
+
+// Box is what a Server serves: a running sandbox.
+type Box interface {
+	Inspect() tcpbox.Info
+	Stop(ctx context.Context, grace time.Duration) error
+}
+
+var _ Box = (*tcpbox.Sandbox)(nil)
+
+// Inspection is the answer to GET /v1/inspect.
+type Inspection struct {
+	V int `json:"v"`
+	tcpbox.Info
+}
+
+// StopRequest is the body of POST /v1/stop.
+type StopRequest struct {
+	// GraceMilliseconds is how long the guest may take between TERM and KILL.
+	GraceMilliseconds int64 `json:"grace_ms"`
+}
+
+// Failure is the body of every answer that is not a success.
+type Failure struct {
+	V     int    `json:"v"`
+	Error string `json:"error"`
+	Hint  string `json:"hint,omitempty"`
+}

@@ -1,0 +1,115 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tcpbox"
+)
+
+// requestTimeout bounds a request that has no reason to take long.
+const requestTimeout = 10 * time.Second
+
+// Client reaches one sandbox.
+type Client struct {
+	name string
+	http *http.Client
+}
+
+// RemoteError is what a sandbox answered.
+type RemoteError struct {
+	Status  int // HTTP
+	Message string
+	Hint    string
+}
+
+func (e *RemoteError) Error() string { return e.Message }
+
+// List returns the names of the caller's live sandboxes, in alphabetical order.
+func List() ([]string, error) {
+	dir, err := RuntimeDir()
+	if err != nil {
+		return nil, err
+	}
+	return live(dir)
+}
+
+// Connect returns a Client for the sandbox called name. ErrNotFound: there is
+// none.
+func Connect(name string) (*Client, error) {
+	dir, err := RuntimeDir()
+	if err != nil {
+		return nil, err
+	}
+	if name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/') {
+		return nil, fmt.Errorf("control: %q: %w", name, ErrNotFound)
+	}
+	e, err := lock(filepath.Join(dir, name), 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("control: %q: %w", name, ErrNotFound)
+	case err != nil:
+		return nil, err
+	case e.lock != nil:
+		return nil, errors.Join(fmt.Errorf("control: %q: %w", name, ErrNotFound), e.remove())
+	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", e.socket())
+	}
+	return &Client{name: name, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}, nil
+}
+
+// Inspect returns everything that is in force in the sandbox.
+func (c *Client) Inspect(ctx context.Context) (tcpbox.Info, error) {
+	var in Inspection
+	err := c.do(ctx, requestTimeout, http.MethodGet, "inspect", nil, &in)
+	return in.Info, err
+}
+
+// Stop ends the sandbox: TERM, and KILL after grace. It returns when the guest
+// has ended.
+func (c *Client) Stop(ctx context.Context, grace time.Duration) error {
+	return c.do(ctx, requestTimeout+grace, http.MethodPost, "stop", StopRequest{grace.Milliseconds()}, &struct{ V int }{})
+}
+
+func (c *Client) do(ctx context.Context, timeout time.Duration, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var body bytes.Buffer
+	if in != nil {
+		if err := json.NewEncoder(&body).Encode(in); err != nil {
+			return fmt.Errorf("control: %w", err)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://sandbox/v1/"+path, &body)
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("control: reach sandbox %q: %w", c.name, err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var f Failure
+		if err := json.NewDecoder(resp.Body).Decode(&f); err != nil || f.Error == "" {
+			f.Error = resp.Status
+		}
+		return &RemoteError{Status: resp.StatusCode, Message: f.Error, Hint: f.Hint}
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("control: sandbox %q answered: %w", c.name, err)
+	}
+	return nil
+}

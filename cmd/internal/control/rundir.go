@@ -1,0 +1,152 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors that callers branch on.
+var (
+	// ErrExists: a live sandbox has the name already.
+	ErrExists = errors.New("there is a sandbox of that name already")
+
+	// ErrNotFound: no live sandbox has the name.
+	ErrNotFound = errors.New("there is no such sandbox")
+)
+
+const (
+	lockName = "lock"
+	sockName = "sock"
+)
+
+// override replaces the runtime directory in tests.
+var override string
+
+// RuntimeDir returns the directory in which the caller's sandboxes have theirs,
+// and makes it if need be: /run/tcpbox for root, tcpbox in $XDG_RUNTIME_DIR or
+// else /tmp/tcpbox-UID for others. It is refused if anybody else could enter or
+// exchange it.
+func RuntimeDir() (string, error) {
+	uid := os.Geteuid()
+	dir := filepath.Join(os.TempDir(), "tcpbox-"+strconv.Itoa(uid))
+	switch xdg := os.Getenv("XDG_RUNTIME_DIR"); {
+	case uid == 0:
+		dir = "/run/tcpbox"
+	case xdg != "" && filepath.IsAbs(xdg):
+		dir = filepath.Join(xdg, "tcpbox")
+	}
+	if override != "" {
+		dir = override
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("control: make the runtime directory: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return "", fmt.Errorf("control: runtime directory %q: %w", dir, err)
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return "", fmt.Errorf("control: runtime directory %q is not a directory", dir)
+	case int(st.Uid) != uid:
+		return "", fmt.Errorf("control: runtime directory %q belongs to uid %d", dir, st.Uid)
+	case st.Mode&0o077 != 0:
+		return "", fmt.Errorf("control: runtime directory %q is open to others (mode %#o); close it with chmod 0700", dir, st.Mode&0o777)
+	}
+	return dir, nil
+}
+
+// An entry is one sandbox's place in the runtime directory.
+type entry struct {
+	dir  string
+	lock *os.File // held; nil if another process holds it
+}
+
+func (e *entry) socket() string { return filepath.Join(e.dir, sockName) }
+
+// claim takes the place of a sandbox that begins. What a dead one of that name
+// left is taken over. ErrExists: a live one has it.
+func claim(runtimeDir, name string) (*entry, error) {
+	dir := filepath.Join(runtimeDir, name)
+	for {
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("control: %w", err)
+		}
+		e, err := lock(dir, os.O_CREATE)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // somebody has just removed what a dead one left
+		case err != nil:
+			return nil, err
+		case e.lock == nil:
+			return nil, fmt.Errorf("control: %q: %w", name, ErrExists)
+		}
+		if err := os.Remove(e.socket()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			e.lock.Close()
+			return nil, fmt.Errorf("control: %w", err)
+		}
+		return e, nil
+	}
+}
+
+// lock tries to lock an entry. An entry whose lock is nil is alive.
+func lock(dir string, flags int) (*entry, error) {
+	path := filepath.Join(dir, lockName)
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return &entry{dir: dir}, nil
+		}
+		return nil, fmt.Errorf("control: lock %q: %w", path, err)
+	}
+	// The file may have been removed, and made anew, between open and lock.
+	var ours, there unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &ours) != nil || unix.Stat(path, &there) != nil || ours.Ino != there.Ino {
+		f.Close()
+		return nil, fmt.Errorf("control: lock %q: %w", path, fs.ErrNotExist)
+	}
+	return &entry{dir: dir, lock: f}, nil
+}
+
+// remove gives the place up. Who holds the lock may remove the files.
+func (e *entry) remove() error {
+	err := os.RemoveAll(e.dir)
+	return errors.Join(err, e.lock.Close())
+}
+
+// live returns the names of the sandboxes that are alive, in alphabetical
+// order, and removes what dead ones have left.
+func live(runtimeDir string) ([]string, error) {
+	dirs, err := os.ReadDir(runtimeDir)
+	if err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	var names []string
+	for _, d := range dirs {
+		e, err := lock(filepath.Join(runtimeDir, d.Name()), 0)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			// In the making, or half removed: an empty directory is nobody's.
+			_ = unix.Rmdir(filepath.Join(runtimeDir, d.Name()))
+		case err != nil:
+			return nil, err
+		case e.lock == nil:
+			names = append(names, d.Name())
+		default:
+			if err := e.remove(); err != nil {
+				return nil, fmt.Errorf("control: remove what a dead sandbox left: %w", err)
+			}
+		}
+	}
+	return names, nil
+}

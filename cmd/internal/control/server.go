@@ -1,0 +1,201 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits of a request.
+const (
+	maxBody     = 64 << 10
+	readTimeout = 5 * time.Second
+	maxGrace    = 10 * time.Minute
+)
+
+// Server answers for one sandbox.
+type Server struct {
+	entry  *entry
+	box    Box
+	log    *slog.Logger
+	http   *http.Server
+	serves sync.WaitGroup
+	once   sync.Once
+	err    error
+}
+
+// Reserve takes the name for a sandbox that is about to begin, so that a second
+// one of the same name fails before anything is started. Serve begins to
+// answer; Close gives the name back.
+func Reserve(name string, log *slog.Logger) (*Server, error) {
+	dir, err := RuntimeDir()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := live(dir); err != nil { // removes what dead ones have left
+		return nil, err
+	}
+	e, err := claim(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Server{entry: e, log: log}, nil
+}
+
+// Serve answers requests about box, in goroutines of its own, until Close.
+func (s *Server) Serve(box Box) error {
+	s.box = box
+	// The directory is closed to others; the socket is too from the start.
+	old := unix.Umask(0o177)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: s.entry.socket(), Net: "unix"})
+	unix.Umask(old)
+	if err != nil {
+		return fmt.Errorf("control: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // remove does it, with the lock held
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/inspect", s.inspect)
+	mux.HandleFunc("POST /v1/stop", s.stop)
+	s.http = &http.Server{
+		Handler:           http.MaxBytesHandler(mux, maxBody),
+		ReadTimeout:       readTimeout,
+		ReadHeaderTimeout: readTimeout,
+		MaxHeaderBytes:    8 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	s.serves.Go(func() {
+		if err := s.http.Serve(&ownListener{UnixListener: l, log: s.log}); !errors.Is(err, http.ErrServerClosed) {
+			s.log.Error("the control socket has failed", "err", err)
+		}
+	})
+	return nil
+}
+
+// Close ends all requests and gives the name back. It is safe to call twice.
+func (s *Server) Close() error {
+	s.once.Do(func() {
+		if s.http != nil {
+			s.err = s.http.Close()
+		}
+		s.serves.Wait()
+		s.err = errors.Join(s.err, s.entry.remove())
+	})
+	return s.err
+}
+
+func (s *Server) inspect(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, Inspection{V: Version, Info: s.box.Inspect()})
+}
+
+func (s *Server) stop(w http.ResponseWriter, r *http.Request) {
+	var req StopRequest
+	if err := read(r, &req); err != nil {
+		refuse(w, http.StatusBadRequest, err, `the body is {"grace_ms": N}`)
+		return
+	}
+	grace := time.Duration(req.GraceMilliseconds) * time.Millisecond
+	if grace < 0 || grace > maxGrace {
+		refuse(w, http.StatusBadRequest, fmt.Errorf("a grace of %v", grace), "from 0 to 10 minutes")
+		return
+	}
+	if err := s.box.Stop(r.Context(), grace); err != nil {
+		refuse(w, http.StatusInternalServerError, err, "")
+		return
+	}
+	answer(w, http.StatusOK, struct {
+		V int `json:"v"`
+	}{Version})
+}
+
+// read decodes a body strictly.
+func read(r *http.Request, into any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if d.More() {
+		return errors.New("more than one value")
+	}
+	return nil
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(v) // the client has gone
+}
+
+func refuse(w http.ResponseWriter, status int, err error, hint string) {
+	answer(w, status, Failure{V: Version, Error: err.Error(), Hint: hint})
+}
+
+// ownListener accepts connections of the same user, or of root, that do not
+// come from inside a sandbox.
+type ownListener struct {
+	*net.UnixListener
+	log *slog.Logger
+}
+
+func (l *ownListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		if err := checkPeer(c); err != nil {
+			l.log.Warn("control connection refused", "err", err)
+			c.Close()
+			continue
+		}
+		return c, nil
+	}
+}
+
+// checkPeer looks at who is at the other end. A process in another pid
+// namespace than ours is one in a sandbox: the guest, which has our uid.
+func checkPeer(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	if err := raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return err
+	}
+	switch {
+	case credErr != nil:
+		return credErr
+	case int(cred.Uid) != os.Geteuid() && cred.Uid != 0:
+		return fmt.Errorf("peer has uid %d", cred.Uid)
+	}
+	ours, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return err
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", cred.Pid))
+	if err != nil {
+		return fmt.Errorf("peer %d cannot be looked at: %w", cred.Pid, err)
+	}
+	if ours != theirs {
+		return fmt.Errorf("peer %d is in another pid namespace", cred.Pid)
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package tcpbox
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Info is everything that is in force in a sandbox. Its JSON form is part of
+// the control API.
+type Info struct {
+	Name    string    `json:"name"`
+	Args    []string  `json:"args"`
+	Started time.Time `json:"started"`
+
+	// Process ids as the host sees them: of this process, of the sandbox's
+	// first process and of the guest; 0 for one that does not run.
+	PID      int `json:"pid"`
+	InitPID  int `json:"init_pid"`
+	GuestPID int `json:"guest_pid"`
+
+	Interface string         `json:"interface"`
+	MTU       int            `json:"mtu"`
+	Addresses []netip.Prefix `json:"addresses"` // the guest's
+	Gateways  []netip.Addr   `json:"gateways"`
+	Peers     []PeerInfo     `json:"peers"`
+
+	// Rules are in their order; the last line is what decides when none
+	// matches.
+	Policy []string `json:"policy"`
+
+	// Knobs are what each leg made of the settings that were given.
+	Knobs []KnobInfo `json:"knobs"`
+
+	Resolvers []netip.AddrPort `json:"resolvers"` // that names are forwarded to
+
+	Stats Stats `json:"stats"`
+}
+
+// PeerInfo is a host inside the stack.
+type PeerInfo struct {
+	Name      string       `json:"name"`
+	Kind      string       `json:"kind"`
+	Port      uint16       `json:"port"`
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// KnobInfo is a setting on one leg.
+type KnobInfo struct {
+	Leg     string `json:"leg"`
+	Key     string `json:"key"`
+	Applied bool   `json:"applied"`
+	Text    string `json:"text"` // what was done, or why not
+}
+
+// Inspect returns everything that is in force.
+func (s *Sandbox) Inspect() Info {
+	in := s.info
+	in.Stats = s.gateway.Stats()
+	in.InitPID, in.GuestPID = s.guest.Pids()
+	return in
+}
+
+// describe fills in what of Info does not change.
+func (s *Sandbox) describe(cfg *Config, addrs addressPlan) {
+	in := Info{
+		Name: cfg.Name, Args: cfg.Args, Started: time.Now(), PID: os.Getpid(),
+		Interface: s.guest.Device().Name(), MTU: s.guest.Device().MTU(),
+		Addresses: addrs.guests, Gateways: addrs.gateways,
+		Peers: []PeerInfo{}, Knobs: []KnobInfo{}, Policy: strings.Split(cfg.Policy.String(), "\n"), Resolvers: s.resolvers,
+	}
+	for i, p := range cfg.Peers {
+		in.Peers = append(in.Peers, PeerInfo{Name: p.Name, Kind: p.Kind.String(), Port: p.Port, Addresses: addrs.peers[i]})
+	}
+	for _, o := range s.knobs.Outcomes {
+		in.Knobs = append(in.Knobs, KnobInfo{Leg: o.Leg.String(), Key: o.Key, Applied: o.Applied, Text: o.Text})
+	}
+	s.info = in
+}
+
+// Stop ends the guest: TERM, and KILL if it has not ended after grace. It
+// returns when Wait has seen the guest end, or when ctx ends.
+func (s *Sandbox) Stop(ctx context.Context, grace time.Duration) error {
+	if err := s.guest.Signal(syscall.SIGTERM); err != nil {
+		return nil // it has ended
+	}
+	timer := time.NewTimer(grace)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.exited:
+			return nil
+		case <-timer.C:
+			_ = s.guest.Signal(syscall.SIGKILL) // an error says that it has ended
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
