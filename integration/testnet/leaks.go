@@ -55,7 +55,8 @@ func (n *Net) checkLeaks(t testing.TB) {
 		err := poll(func() error {
 			now, err := openFiles()
 			if err == nil && len(now) > len(files) {
-				err = fmt.Errorf("%d descriptors instead of %d:\n%s", len(now), len(files), strings.Join(now, "\n"))
+				last := now[max(0, len(now)-20):]
+				err = fmt.Errorf("%d descriptors instead of %d, among them:\n%s", len(now), len(files), strings.Join(last, "\n"))
 			}
 			return err
 		})
