@@ -90,7 +90,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) err
 	s.guest, err = guest.New(ctx, guest.Config{
 		Args: cfg.Args, Env: cfg.Env, Dir: cfg.Dir, Root: cfg.Root, User: cfg.User,
 		Hostname: cfg.Hostname, Link: addrs.link(cfg, needsDefault6(cfg)),
-		Etc: etcFiles(addrs, hostnameOf(cfg)), KeepFDs: cfg.KeepFDs,
+		Etc: etcFiles(addrs, hostnameOf(cfg)), Hide: cfg.Hide, KeepFDs: cfg.KeepFDs,
 		Stdin: cfg.Stdin, Stdout: cfg.Stdout, Stderr: cfg.Stderr, Log: cfg.Log,
 	})
 	if err != nil {
@@ -119,18 +119,29 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) err
 }
 
 // newHost makes the uplink. When a connection stands, it asks once more
-// whether the host has come to own its far end.
+// whether the host has come to own its far end. Only who meant the host has
+// come as far as the loopback.
 func newHost(owned *upstream.Addresses, p policy.Policy) *upstream.Host {
 	return &upstream.Host{
 		MaxDials: maxDials,
-		Confirm: func(_, remote netip.AddrPort) error {
-			v := p.Decide(policy.Request{Proto: policy.TCP, Dst: remote}, owned)
+		Confirm: func(network string, _, remote netip.AddrPort) error {
+			v := p.Decide(policy.Request{Proto: protoOf(network), Dst: remote, Host: remote.Addr().IsLoopback()}, owned)
 			if !v.Allow {
 				return fmt.Errorf("refused by %s: %w", v.Rule, syscall.ECONNREFUSED)
 			}
 			return nil
 		},
 	}
+}
+
+func protoOf(network string) policy.Proto {
+	switch network {
+	case "udp":
+		return policy.UDP
+	case "icmp":
+		return policy.ICMP
+	}
+	return policy.TCP
 }
 
 // maxDials bounds the dials in progress on host sockets; the gateway's own

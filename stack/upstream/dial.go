@@ -119,7 +119,7 @@ func (h *Host) confirm(c *Conn, dst netip.AddrPort) error {
 	case c.local == c.remote:
 		return &errElsewhere{"it led to itself"}
 	case h.Confirm != nil:
-		return h.Confirm(c.local, c.remote)
+		return h.Confirm("tcp", c.local, c.remote)
 	}
 	return nil
 }

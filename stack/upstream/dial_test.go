@@ -371,7 +371,7 @@ func TestDialLeadsElsewhere(t *testing.T) {
 	})
 	t.Run("not confirmed", func(t *testing.T) {
 		no := fmt.Errorf("not any more: %w", syscall.ECONNREFUSED)
-		h := &Host{Socket: s.socket, Confirm: func(local, remote netip.AddrPort) error {
+		h := &Host{Socket: s.socket, Confirm: func(_ string, local, remote netip.AddrPort) error {
 			if remote.String() != "127.0.0.1:80" || local.String() != "127.0.0.1:40000" {
 				t.Errorf("Confirm(%v, %v)", local, remote)
 			}

@@ -40,10 +40,11 @@ type Host struct {
 	MaxConns int
 
 	// Confirm, if set, is asked when a connection stands and before anybody has
-	// it. An error resets it, and DialTCP returns that error. It is the place
+	// it. An error resets it, and the dial returns that error. It is the place
 	// to ask again what may have changed since the dial was allowed, such as
-	// whether the address has become one of the host's own.
-	Confirm func(local, remote netip.AddrPort) error
+	// whether the address has become one of the host's own. network is "tcp",
+	// "udp" or "icmp".
+	Confirm func(network string, local, remote netip.AddrPort) error
 
 	// Socket makes the sockets. Nil means socket(2), in the namespace of the
 	// calling thread.
@@ -51,6 +52,7 @@ type Host struct {
 
 	dialing atomic.Int64
 	open    atomic.Int64 // dials included
+	flows   atomic.Int64 // datagram sockets
 	stats   counters
 	knobs   options
 	resets  watcher

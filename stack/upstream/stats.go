@@ -7,11 +7,12 @@ import (
 	"syscall"
 )
 
-// Stats counts what became of a Host's dials since it was made. Each dial that
-// has ended is in exactly one of the fields after Conns.
+// Stats counts what became of a Host's dials since it was made. Each dial of
+// TCP that has ended is in exactly one of the fields after Flows.
 type Stats struct {
 	Dialing int64 // dials in progress now
 	Conns   int64 // connections open now
+	Flows   int64 // datagram sockets open now
 
 	Connected    uint64
 	Refused      uint64
@@ -39,6 +40,7 @@ func (h *Host) Stats() Stats {
 	return Stats{
 		Dialing:      dialing,
 		Conns:        max(0, h.open.Load()-dialing),
+		Flows:        h.flows.Load(),
 		Connected:    c.connected.Load(),
 		Refused:      c.refused.Load(),
 		Unreachable:  c.unreachable.Load(),
