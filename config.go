@@ -60,6 +60,9 @@ type Config struct {
 	// Hostname is the machine's name inside. Empty means the caller's.
 	Hostname string
 
+	// Hide are directories of the host that are empty for the guest.
+	Hide []string
+
 	// KeepFDs are inherited descriptors, beside 0, 1 and 2, that the guest
 	// keeps under the same numbers.
 	KeepFDs []int

@@ -41,6 +41,9 @@ func newApp(streams Streams) *cli.App {
 		Action:                noCommand,
 		Commands: []*cli.Command{
 			runCommand(streams),
+			lsCommand(streams),
+			inspectCommand(streams),
+			stopCommand(streams),
 			labCommand(streams),
 			getCommand(streams),
 			versionCommand(streams),

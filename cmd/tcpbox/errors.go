@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"tcpbox"
+	"tcpbox/cmd/internal/control"
 	"tcpbox/policy"
 	"tcpbox/policy/knob"
 )
@@ -26,6 +27,13 @@ func (e *usageError) Error() string { return e.text }
 func usagef(hint, format string, args ...any) error {
 	return &usageError{text: fmt.Sprintf(format, args...), hint: hint}
 }
+
+// hinted is a failure of tcpbox with a next step.
+func hinted(text, hint string) error { return &failure{text, hint} }
+
+type failure struct{ text, hint string }
+
+func (e *failure) Error() string { return e.text }
 
 // exitStatus ends tcpbox with a status and without a word.
 type exitStatus int
@@ -90,7 +98,7 @@ func textOf(err error) string {
 // strip takes away the names of packages that front an error: the person at
 // the terminal has not asked where in tcpbox it happened.
 func strip(text string) string {
-	for _, p := range []string{"tcpbox: ", "guest: ", "netns: ", "policy: ", "knob: ", "peer: ", "dns: ", "stack: ", "tun: "} {
+	for _, p := range []string{"tcpbox: ", "guest: ", "netns: ", "policy: ", "knob: ", "peer: ", "dns: ", "control: ", "stack: ", "tun: "} {
 		text = strings.TrimPrefix(text, p)
 	}
 	return text
@@ -105,6 +113,8 @@ func hintOf(err error) string {
 	var rule *policy.ParseError
 	var setting *knob.Error
 	var crash *tcpbox.PanicError
+	var failed *failure
+	var remote *control.RemoteError
 	switch {
 	case errors.As(err, &crash):
 		return "this is a defect of tcpbox; please report it with what follows. The sandbox was closed"
@@ -112,6 +122,10 @@ func hintOf(err error) string {
 		return usage.hint
 	case errors.As(err, &launch):
 		return launch.Hint
+	case errors.As(err, &failed):
+		return failed.hint
+	case errors.As(err, &remote):
+		return remote.Hint
 	case errors.As(err, &rule):
 		return rule.Hint
 	case errors.As(err, &setting):

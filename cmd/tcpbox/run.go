@@ -62,18 +62,24 @@ func run(f *runFlags, args []string, streams Streams) error {
 	cfg.OnRefused = say.refused
 	cfg.OnOutcome = say.outcome
 	cfg.Log = slog.New(warnings{say})
-	err = runBox(cfg, f.timeout)
+	err = runBox(cfg, f.timeout, say)
 	say.summary()
 	log.close()
 	return err
 }
 
 // runBox runs the guest to its end, and returns its exit status as an error.
-func runBox(cfg tcpbox.Config, timeout time.Duration) error {
+func runBox(cfg tcpbox.Config, timeout time.Duration, say *speaker) error {
+	door, err := openDoor(&cfg, say)
+	if err != nil {
+		return err
+	}
+	defer door.close()
 	box, err := tcpbox.Start(context.Background(), cfg)
 	if err != nil {
 		return err
 	}
+	door.serve(box)
 	stop := box.ForwardSignals()
 	timedOut := endAfter(box, timeout)
 	uncut := cutOnSignal(box)

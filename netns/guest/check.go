@@ -43,6 +43,11 @@ func (c Config) check(privileged bool, uid, gid int) error {
 	if strings.ContainsRune(c.Dir, 0) {
 		bad("", "working directory %q holds a zero byte", c.Dir)
 	}
+	for _, dir := range c.Hide {
+		if !filepath.IsAbs(dir) {
+			bad("", "directory %q to hide is not an absolute path", dir)
+		}
+	}
 	if len(c.Hostname) > maxHostname {
 		bad("", "hostname %q is longer than %d bytes", c.Hostname, maxHostname)
 	}

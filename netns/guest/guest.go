@@ -59,6 +59,10 @@ type Config struct {
 	// their names. Nothing of the host's is written.
 	Etc map[string][]byte
 
+	// Hide are directories of the host that are empty for the guest, by their
+	// absolute paths. They must exist.
+	Hide []string
+
 	// KeepFDs are descriptors of the caller that the guest gets under the same
 	// number, beside 0, 1 and 2. They must have been inherited by the caller
 	// without close-on-exec; the guest gets a copy.

@@ -104,7 +104,7 @@ func (s *initState) setup() (ready message, tunFD int, err error) {
 	if err := s.sysctls(); err != nil {
 		return message{}, -1, err
 	}
-	remark, err := mountAll(c.Etc)
+	remark, err := mountAll(c.Etc, c.Hide)
 	if err != nil {
 		return message{}, -1, err
 	}

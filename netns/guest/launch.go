@@ -141,7 +141,7 @@ func (who caller) command(c Config) *exec.Cmd {
 	cmd := &exec.Cmd{
 		Path:        "/proc/self/exe",
 		Args:        []string{initName},
-		Env:         []string{},
+		Env:         []string{"GOMAXPROCS=1"},
 		SysProcAttr: attr,
 	}
 	// A nil *os.File in an interface would not be nil.
@@ -173,6 +173,7 @@ func (who caller) writeSetup(c Config) (*os.File, error) {
 		Link:       c.Link,
 		Sysctls:    c.Sysctls,
 		Etc:        c.Etc,
+		Hide:       c.Hide,
 		Args:       bytesOf(c.Args),
 		Env:        bytesOf(env),
 		Dir:        []byte(c.Dir),

@@ -98,7 +98,7 @@ func freshProc() (procSys int, err error) {
 
 // mountAll gives the sandbox its own view of files. A remark speaks of what
 // had to be done in another way than usual.
-func mountAll(etc map[string][]byte) (remark string, err error) {
+func mountAll(etc map[string][]byte, hide []string) (remark string, err error) {
 	nodes, err := cloneNodes()
 	if err != nil {
 		return "", err
@@ -112,6 +112,7 @@ func mountAll(etc map[string][]byte) (remark string, err error) {
 		{"restrict other mounts", restrictOthers},
 		{"make /dev", nodes.mount},
 		{"hide the host's resolvers", hideResolvers},
+		{"hide directories", func() error { return hideDirs(hide) }},
 		{"make /etc", func() (err error) { remark, err = mountEtc(etc); return err }},
 	}
 	for _, step := range steps {
@@ -233,10 +234,33 @@ func hideResolvers() error {
 			continue
 		}
 		done[path] = true
-		const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-		if err := unix.Mount("tmpfs", path, "tmpfs", flags, "mode=755,size=4k"); err != nil {
-			return fmt.Errorf("cover %s: %w", path, err)
+		if err := cover(path); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// hideDirs covers the directories that the caller wants hidden. One that is not
+// there cannot be hidden, and that is an error: it may appear later.
+func hideDirs(dirs []string) error {
+	for _, dir := range dirs {
+		path, err := filepath.EvalSymlinks(dir)
+		if err != nil {
+			return err
+		}
+		if err := cover(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cover mounts an empty, read-only directory over path.
+func cover(path string) error {
+	const flags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount("tmpfs", path, "tmpfs", flags, "mode=755,size=4k"); err != nil {
+		return fmt.Errorf("cover %s: %w", path, err)
 	}
 	return nil
 }

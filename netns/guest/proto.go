@@ -62,6 +62,7 @@ type setup struct {
 	Link       netns.Link
 	Sysctls    []netns.Sysctl
 	Etc        map[string][]byte
+	Hide       []string
 	Args, Env  [][]byte // not strings, for JSON holds those to UTF-8
 	Dir        []byte
 	Keep       []int // the guest's numbers of the descriptors from firstKept on

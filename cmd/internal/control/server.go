@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -53,6 +54,10 @@ func Reserve(name string, log *slog.Logger) (*Server, error) {
 	}
 	return &Server{entry: e, log: log}, nil
 }
+
+// Hide returns the directory that the guest must not see: that of all control
+// sockets of the caller.
+func (s *Server) Hide() string { return filepath.Dir(s.entry.dir) }
 
 // Serve answers requests about box, in goroutines of its own, until Close.
 func (s *Server) Serve(box Box) error {

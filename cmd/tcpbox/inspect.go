@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"tcpbox"
+	"tcpbox/cmd/internal/control"
+)
+
+func inspectCommand(streams Streams) *cli.Command {
+	var asJSON bool
+	return &cli.Command{
+		Name: "inspect", Usage: "show everything that is in force in a sandbox",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Destination: &asJSON}},
+		Action: func(c *cli.Context) error {
+			if c.Args().Len() > 1 {
+				return usagef(`see "tcpbox help inspect"`, "inspect takes one name")
+			}
+			client, err := connect(c.Args().First())
+			if err != nil {
+				return err
+			}
+			in, err := client.Inspect(c.Context)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(streams.Out, control.Inspection{V: control.Version, Info: in})
+			}
+			return showSandbox(streams.Out, in, time.Now())
+		},
+	}
+}
+
+// showSandbox prints what inspect shows to people.
+func showSandbox(w io.Writer, in tcpbox.Info, now time.Time) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(key, format string, args ...any) {
+		fmt.Fprintf(t, "%s\t%s\n", key, fmt.Sprintf(format, args...))
+	}
+	list := func(key string, lines []string) {
+		if len(lines) == 0 {
+			row(key, "none")
+		}
+		for _, line := range lines {
+			row(key, "%s", line)
+			key = ""
+		}
+	}
+	row("name", "%s", in.Name)
+	row("command", "%s", commandInShort(in.Args))
+	row("up", "%s", up(now.Sub(in.Started)))
+	row("pids", "tcpbox %d, init %d, guest %d", in.PID, in.InitPID, in.GuestPID)
+	row("interface", "%s, mtu %d", in.Interface, in.MTU)
+	row("addresses", "%s", join(in.Addresses))
+	row("gateways", "%s", join(in.Gateways))
+	list("policy", in.Policy)
+	resolvers := "nobody is asked"
+	if len(in.Resolvers) > 0 {
+		resolvers = join(in.Resolvers)
+	}
+	row("resolvers", "%s", resolvers)
+	var peers []string
+	for _, p := range in.Peers {
+		peers = append(peers, fmt.Sprintf("%s=%s:%d at %s", p.Name, p.Kind, p.Port, join(p.Addresses)))
+	}
+	list("peers", peers)
+	var knobs []string
+	for _, k := range in.Knobs {
+		not := ""
+		if !k.Applied {
+			not = " is not set"
+		}
+		knobs = append(knobs, fmt.Sprintf("%s.%s%s: %s", k.Leg, k.Key, not, k.Text))
+	}
+	list("knobs", knobs)
+	row("connections", "%d open, %d made, %d refused, %d unreachable", in.Stats.Open, in.Stats.Established, in.Stats.Refused, in.Stats.Unreachable)
+	row("handshakes", "%d half-open (at most %d so far), %d dials pending", in.Stats.HalfOpen, in.Stats.PeakHalfOpen, in.Stats.Pending)
+	return t.Flush()
+}
+
+func join[T fmt.Stringer](list []T) string {
+	var s []string
+	for _, v := range list {
+		s = append(s, v.String())
+	}
+	return strings.Join(s, " ")
+}
