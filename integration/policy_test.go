@@ -303,7 +303,7 @@ func TestNamesThatResolveToSpecialAddresses(t *testing.T) {
 		script += fmt.Sprintf("curl -sS --max-time 25 http://bad%d.test:81/; echo $?\n", i)
 		want += "7\n" // could not connect; 28 would be silence
 	}
-	n.ServeDNS(t, zone)
+	n.Remote.ServeDNS(t, zone)
 	n.Uplink.Listen(t, "tcp", netip.MustParseAddrPort("[::]:81"))
 	capture := n.Capture(t)
 	out := testnet.Output(t, root.run(t.Context(), t, n, nil, "sh", "-c", script))

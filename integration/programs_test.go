@@ -225,7 +225,7 @@ PermitRootLogin yes
 		}
 	}},
 	{"dig", func(t *testing.T, w *world, six bool) {
-		w.ServeDNS(t, map[string][]netip.Addr{"a.test.": {testnet.Public4, testnet.Public6}})
+		w.Remote.ServeDNS(t, map[string][]netip.Addr{"a.test.": {testnet.Public4, testnet.Public6}})
 		kind, want := "A", testnet.Public4.String()
 		if six {
 			kind, want = "AAAA", testnet.Public6.String()

@@ -9,24 +9,27 @@ import (
 	"github.com/miekg/dns"
 )
 
-// DNS is a name server in Remote, on port 53 of Remote4 and Remote6, over UDP
-// and TCP. It is where resolv.conf points by default.
+// DNS is a name server.
 type DNS struct {
 	mu      sync.Mutex
 	zone    map[string][]netip.Addr
 	queries []string
 }
 
-// ServeDNS answers for the names of zone until t ends. A name that is not in
-// it does not exist.
-func (n *Net) ServeDNS(t testing.TB, zone map[string][]netip.Addr) *DNS {
+// ServeDNS answers for the names of zone until t ends, over UDP and TCP. A name
+// that is not in it does not exist. Without an address it serves where
+// resolv.conf points by default, on Remote's.
+func (ns *Namespace) ServeDNS(t testing.TB, zone map[string][]netip.Addr, addrs ...netip.Addr) *DNS {
 	t.Helper()
+	if len(addrs) == 0 {
+		addrs = []netip.Addr{Remote4, Remote6}
+	}
 	d := &DNS{zone: zone}
-	for _, addr := range []netip.Addr{Remote4, Remote6} {
+	for _, addr := range addrs {
 		at := netip.AddrPortFrom(addr, 53)
 		for _, s := range []*dns.Server{
-			{Listener: n.Remote.Listen(t, "tcp", at)},
-			{PacketConn: n.Remote.ListenUDP(t, at)},
+			{Listener: ns.Listen(t, "tcp", at)},
+			{PacketConn: ns.ListenUDP(t, at)},
 		} {
 			s.Handler = d
 			started := make(chan struct{})

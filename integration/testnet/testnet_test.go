@@ -227,7 +227,7 @@ func TestParseProcTCP(t *testing.T) {
 func TestServeDNS(t *testing.T) {
 	Programs(t, "dig")
 	n := New(t)
-	d := n.ServeDNS(t, map[string][]netip.Addr{"a.test.": {Public4, Public6}})
+	d := n.Remote.ServeDNS(t, map[string][]netip.Addr{"a.test.": {Public4, Public6}})
 	for _, args := range [][]string{{"+notcp"}, {"+tcp"}} {
 		args = append(args, "+short", "a.test", "A", "a.test", "AAAA")
 		want := Public4.String() + "\n" + Public6.String()
