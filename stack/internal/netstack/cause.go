@@ -61,7 +61,7 @@ func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, 
 	switch {
 	case !failed:
 		return r.endedLocked(from, age, t)
-	case handshake && r.rst.met.Load():
+	case handshake && !reset && r.rst.met.Load():
 		return bySegment("RST")
 	case (handshake || reset) && ours.Which != "":
 		// Abort, or close with unread data (RFC 2525, section 2.17).
