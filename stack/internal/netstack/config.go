@@ -44,6 +44,19 @@ type Config struct {
 	// not block. Nil means nobody asks.
 	OnOther func(Other)
 
+	// OnUDP takes the guest's datagrams to addresses that are not the stack's
+	// own. It must not block, and reports false for one that is to be refused.
+	// Nil refuses all.
+	OnUDP func(Datagram) bool
+
+	// OnEcho is OnUDP for echo requests.
+	OnEcho func(Echo) bool
+
+	// OnNoPort is told that the guest has answered a datagram from remote with
+	// "port unreachable": no socket has the port guest any more. It must not
+	// block. Nil means that no one asks.
+	OnNoPort func(guest, remote netip.AddrPort)
+
 	// Sink takes every TCP state transition. It is called under locks; see
 	// tcpstate.Sink. Nil means that no one asks.
 	Sink tcpstate.Sink

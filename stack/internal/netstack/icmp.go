@@ -7,7 +7,6 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 
-	"tcpbox/tun"
 	"tcpbox/tun/packet"
 )
 
@@ -23,51 +22,69 @@ func newICMPLimiter() *rate.Limiter { return rate.NewLimiter(icmpPerSecond, icmp
 // unreachable answers a packet of the guest with an ICMP error from the
 // stack's own address.
 func (s *Stack) unreachable(orig []byte, kind packet.Kind, dst netip.Addr) {
+	s.writeError(orig, kind.Message(!dst.Is4()), s.ownAddr(dst))
+}
+
+// writeError sends the guest an ICMP error about its packet orig.
+func (s *Stack) writeError(orig []byte, m packet.Message, from netip.Addr) {
 	if !s.icmpLimit.AllowN(s.clock.Now(), 1) {
 		s.counters.icmpLimited.Add(1)
 		return
 	}
-	from := dst // without an address of the family, speak as the destination
-	for _, a := range s.addrs {
-		if a.Is4() == dst.Is4() {
-			from = a
-			break
-		}
-	}
-	if answer := packet.Unreachable(nil, orig, kind, from); answer != nil {
-		if err := s.link.dev.Write([][]byte{answer}, tun.Offload{}); err != nil {
-			s.counters.writeErrors.Add(1)
-		}
+	if answer := packet.ErrorAbout(nil, orig, m, from); answer != nil {
+		_ = s.write(answer) // what the device does not take is lost, and counted
 	}
 }
 
-// ingressICMP refuses echo requests to everything but the stack itself. gVisor
-// would answer for every address, for its interface takes all of them.
+// ownAddr is the stack's address of dst's family. Without one it speaks as dst.
+func (s *Stack) ownAddr(dst netip.Addr) netip.Addr {
+	for _, a := range s.addrs {
+		if a.Is4() == dst.Is4() {
+			return a
+		}
+	}
+	return dst
+}
+
+// ingressICMP keeps echo requests to everything but the stack itself from
+// gVisor, which would answer for every address: its interface takes all of
+// them.
 func (s *Stack) ingressICMP(pkt []byte, h headers) ingressVerdict {
-	if h.fragment || len(pkt) <= h.length {
+	if h.fragment {
+		return s.ingressICMPFragment(pkt, h)
+	}
+	if len(pkt) <= h.length {
 		return pass
 	}
-	const echo4, echo6 = 8, 128
-	is4 := h.proto == uint8(header.ICMPv4ProtocolNumber)
-	if t := pkt[h.length]; is4 && t != echo4 || !is4 && t != echo6 {
+	request, reply := echoTypes(h.proto != uint8(header.ICMPv4ProtocolNumber))
+	switch t := pkt[h.length]; {
+	case t == reply:
+		s.noteEchoReply(pkt[h.length:])
+		return pass
+	case t != request:
 		s.noteICMPError(pkt, h)
 		return pass
-	}
-	if s.owns(h.dst) {
+	case s.owns(h.dst):
 		return pass
+	case s.takeEcho(pkt, h):
+		return drop
 	}
 	s.refuseOther(Other{Src: netip.AddrPortFrom(h.src, 0), Dst: netip.AddrPortFrom(h.dst, 0)}, pkt)
 	return drop
 }
 
 // noteICMPError remembers that the guest answered one of our segments with an
-// ICMP error: that ends a handshake.
+// ICMP error: that ends a handshake. For a datagram it says that nobody has the
+// port any more.
 func (s *Stack) noteICMPError(pkt []byte, h headers) {
 	outer, err := packet.Parse(pkt)
 	if err != nil || !outer.ICMPError() || len(pkt) < h.length+8 {
 		return
 	}
 	quoted, err := packet.ParseQuoted(pkt[h.length+8:])
+	if err == nil && quoted.Proto == packet.UDP && s.onNoPort != nil && isPortUnreachable(&outer) {
+		s.onNoPort(quoted.Dst, quoted.Src)
+	}
 	if err != nil || quoted.Proto != packet.TCP {
 		return
 	}
@@ -76,8 +93,16 @@ func (s *Stack) noteICMPError(pkt []byte, h headers) {
 	}
 }
 
+func isPortUnreachable(p *packet.Packet) bool {
+	m := packet.PortUnreachable.Message(p.Version == 6)
+	return p.ICMPType == m.Type && p.ICMPCode == m.Code
+}
+
 // handleUDP takes the datagrams that no endpoint of the stack takes.
 func (s *Stack) handleUDP(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuffer) bool {
+	if s.takeUDP(id, pkt) {
+		return true
+	}
 	orig := make([]byte, 0, 128)
 	orig = append(orig, pkt.NetworkHeader().Slice()...)
 	orig = append(orig, pkt.TransportHeader().Slice()...)

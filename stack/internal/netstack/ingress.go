@@ -44,6 +44,8 @@ func (s *Stack) ingress(pkt []byte, off tun.Offload) ingressVerdict {
 		return s.ingressTCP(pkt, h)
 	case uint8(header.ICMPv4ProtocolNumber), uint8(header.ICMPv6ProtocolNumber):
 		return s.ingressICMP(pkt, h)
+	case uint8(header.UDPProtocolNumber):
+		return s.ingressUDP(pkt, h, off)
 	}
 	return pass
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,6 +39,13 @@ type Stack struct {
 	guest     []netip.Prefix
 	onSYN     func(*Request)
 	onOther   func(Other)
+	onUDP     func(Datagram) bool
+	onEcho    func(Echo) bool
+	onNoPort  func(guest, remote netip.AddrPort)
+
+	fragments  fragments
+	fragmentID atomic.Uint32
+	flushes    flushes
 
 	ctx    context.Context // ends in Close
 	cancel context.CancelFunc
@@ -55,6 +63,7 @@ func New(cfg Config) (*Stack, error) {
 	s := &Stack{
 		clock: cfg.Clock, icmpLimit: newICMPLimiter(),
 		addrs: cfg.Addrs, guest: cfg.Guest, onSYN: cfg.OnSYN, onOther: cfg.OnOther,
+		onUDP: cfg.OnUDP, onEcho: cfg.OnEcho, onNoPort: cfg.OnNoPort,
 		timeWait: &timeWaitOptions{},
 	}
 	if s.clock == nil {
