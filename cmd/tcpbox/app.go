@@ -45,6 +45,7 @@ func newApp(streams Streams) *cli.App {
 			inspectCommand(streams),
 			stopCommand(streams),
 			labCommand(streams),
+			doctorCommand(streams),
 			getCommand(streams),
 			versionCommand(streams),
 			helpCommand(streams),
