@@ -49,8 +49,15 @@ func TestGuestCannot(t *testing.T) {
 					{"unmount", sp, refused("umount /proc/sys || umount /dev || umount /etc || umount -l /proc"), "refused"},
 					{"make a mount writable", sp, refused("mount -o remount,bind,rw /proc/sys || mount -o remount,rw /sys || mount -o remount,bind,rw,dev /etc"), "refused"},
 					{"mount", sp, refused("mount -t tmpfs x /mnt || mount --bind /usr /mnt"), "refused"},
-					{"mount a fresh /proc in namespaces of its own", sp, refused("unshare -Umpf sh -c 'mount -t proc p /proc'"), "refused"},
-					{"uncover in namespaces of its own", sp, refused("unshare -Um sh -c 'umount /proc/sys || umount /dev || umount /etc || mount -o remount,bind,rw /proc/sys'"), "refused"},
+					// In namespaces of its own it can mount; not what it could not have
+					// otherwise.
+					{"(can mount in namespaces of its own)", sp, own("mount -t tmpfs x /mnt && echo mounted"), "mounted"},
+					{"mount a fresh /proc there", sp, refused(own("mount -t proc p /mnt")), "refused"},
+					{"mount a fresh /sys there", sp, refused(own("mount -t sysfs s /mnt")), "refused"},
+					{"uncover there", sp, refused(own("umount /proc/sys || umount -l /proc || umount /dev/null || umount -l /dev || umount /etc || umount -l /sys")), "refused"},
+					{"make writable there", sp, refused(own("mount -o remount,bind,rw /proc/sys || mount -o remount,bind,rw /dev/null || mount -o remount,bind,rw /etc || mount -o remount,bind,dev /")), "refused"},
+					{"see past a mount there", sp, refused(own("mount --bind / /mnt && ls /mnt/etc/hosts || mount --bind /dev /mnt")), "refused"},
+					{"over-mount more than its own copy", sp, own("mount -t tmpfs x /proc/sys") + "; ls -d /proc/sys/kernel", "/proc/sys/kernel"},
 
 					// The network.
 					{"take its interface down", sp, refused("ip link set tcpbox0 down || ip addr flush dev lo || ip route del default"), "refused"},
@@ -69,6 +76,12 @@ func TestGuestCannot(t *testing.T) {
 // refused makes a script print that nothing of it succeeded.
 func refused(script string) string {
 	return "if (" + script + ") >/dev/null 2>&1; then echo done; else echo refused; fi"
+}
+
+// own runs a script in user, mount and pid namespaces of the guest's own, with
+// all capabilities there.
+func own(script string) string {
+	return `unshare -Umpf --keep-caps sh -c "` + script + `"`
 }
 
 // TestHostUntouched checks that neither a guest of root nor the making of its
