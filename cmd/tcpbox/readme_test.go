@@ -34,12 +34,7 @@ type command struct {
 // compares what they print. Blocks marked "network" need a host to talk to; the
 // package integration runs those.
 func TestDocumentsTellTheTruth(t *testing.T) {
-	if !canSandbox() {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("no sandbox can be made here, though CI=true promises it")
-		}
-		t.Skip("no sandbox can be made here")
-	}
+	needSandbox(t)
 	docs, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +52,31 @@ func TestDocumentsTellTheTruth(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// needSandbox skips the test where no sandbox can be made, and fails it where
+// CI=true promises one.
+func needSandbox(t *testing.T) {
+	t.Helper()
+	switch {
+	case canSandbox():
+	case os.Getenv("CI") == "true":
+		t.Fatal("no sandbox can be made here, though CI=true promises it")
+	default:
+		t.Skip("no sandbox can be made here")
+	}
+}
+
+// needProgram does the same for a program that is not of tcpbox.
+func needProgram(t *testing.T, name string) {
+	t.Helper()
+	switch _, err := exec.LookPath(name); {
+	case err == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatal(err)
+	default:
+		t.Skip(err)
 	}
 }
 
@@ -110,10 +130,8 @@ func (b *consoleBlock) check(t *testing.T, dir string) {
 			}
 			text = rest
 		}
-		for _, program := range []string{"bash", "jq"} {
-			if _, err := exec.LookPath(program); err != nil && slices.Contains(strings.Fields(text), program) {
-				t.Skipf("%v; it is needed by: %s", err, c.text)
-			}
+		if slices.Contains(strings.Fields(text), "bash") {
+			needProgram(t, "bash")
 		}
 		var got string
 		got, status = onTerminal(t, dir, fmt.Sprintf("(exit %d); %s", status, text))
