@@ -1,5 +1,213 @@
 package main
 
-import "github.com/urfave/cli/v2"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
 
-func labCommand(streams Streams) *cli.Command { return &cli.Command{Name: "lab", Hidden: true} }
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"tcpbox/cmd/internal/lab"
+)
+
+// labCommand is tcpbox lab. Its last subcommand is not for people: it is the
+// guest of a lab's sandbox.
+func labCommand(streams Streams) *cli.Command {
+	c := &cli.Command{
+		Name:  "lab",
+		Usage: "reproduce a TCP problem, with a verdict",
+		Action: func(c *cli.Context) error {
+			if !c.Args().Present() {
+				_, err := io.WriteString(streams.Out, helpTexts["lab"])
+				return err
+			}
+			return unknownVerb(c.Args().First())
+		},
+		Subcommands: []*cli.Command{
+			{Name: "ls", Action: func(c *cli.Context) error { return labList(c.Args().Slice(), streams) }},
+			{Name: "show", Action: func(c *cli.Context) error { return labShow(c.Args().Slice(), streams) }},
+			{Name: "run", Action: func(c *cli.Context) error { return labRun(c.Args().Slice(), streams) }},
+			{Name: "guest", Hidden: true, Action: func(*cli.Context) error { return lab.ServeGuest(streams.In, streams.Out) }},
+		},
+	}
+	for _, sub := range c.Subcommands {
+		sub.SkipFlagParsing = true // labArgs takes flags before and after the name
+		sub.HideHelp = true
+		sub.HideHelpCommand = true
+	}
+	return c
+}
+
+var labVerbs = []string{"ls", "show", "run"}
+
+func unknownVerb(word string) error {
+	hint := `see "tcpbox help lab"`
+	if near := nearest(word, labVerbs); near != "" {
+		hint = fmt.Sprintf("did you mean %q?", "tcpbox lab "+near)
+	}
+	return usagef(hint, "tcpbox lab has no command %q", word)
+}
+
+// labArgs are the arguments of tcpbox lab show and run.
+type labArgs struct {
+	names []string
+	json  bool
+	help  bool
+}
+
+func parseLabArgs(args []string) (a labArgs, err error) {
+	for _, arg := range args {
+		switch arg {
+		case "--json", "-json":
+			a.json = true
+		case "--help", "-help", "-h":
+			a.help = true
+		default:
+			if name := strings.TrimLeft(arg, "-"); name != arg {
+				hint := `see "tcpbox help lab"`
+				if near := nearest(name, []string{"json", "help"}); near != "" {
+					hint = fmt.Sprintf("did you mean --%s?", near)
+				}
+				return a, usagef(hint, "there is no flag --%s", name)
+			}
+			a.names = append(a.names, arg)
+		}
+	}
+	return a, nil
+}
+
+// lab returns the lab that the arguments name.
+func (a labArgs) lab(verb string) (*lab.Lab, error) {
+	var known []string
+	for _, l := range lab.Labs() {
+		known = append(known, l.Name)
+	}
+	if len(a.names) != 1 {
+		return nil, usagef(fmt.Sprintf("for example: tcpbox lab %s %s", verb, known[0]), "tcpbox lab %s takes the name of one lab", verb)
+	}
+	l, ok := lab.Find(a.names[0])
+	if !ok {
+		hint := `see "tcpbox lab ls"`
+		if near := nearest(a.names[0], known); near != "" {
+			hint = fmt.Sprintf("did you mean %q?", near)
+		}
+		return nil, usagef(hint, "there is no lab %q", a.names[0])
+	}
+	return &l, nil
+}
+
+func labList(args []string, streams Streams) error {
+	a, err := parseLabArgs(args)
+	switch {
+	case err != nil:
+		return err
+	case a.help:
+		_, err := io.WriteString(streams.Out, helpTexts["lab"])
+		return err
+	case a.json || len(a.names) > 0:
+		return usagef("for example: tcpbox lab ls", "tcpbox lab ls takes no arguments")
+	}
+	return lab.WriteList(streams.Out, lab.Labs())
+}
+
+func labShow(args []string, streams Streams) error {
+	a, err := parseLabArgs(args)
+	if err != nil {
+		return err
+	}
+	if a.help {
+		_, err := io.WriteString(streams.Out, helpTexts["lab"])
+		return err
+	}
+	l, err := a.lab("show")
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return l.WriteJSON(streams.Out)
+	}
+	return l.Show(streams.Out, labStyle(streams.Out))
+}
+
+// exitInterrupted is what a shell gives for SIGINT.
+const exitInterrupted = 128 + int(syscall.SIGINT)
+
+// labRun is tcpbox lab run: 0 if all is as expected, 1 if not, 125 if nothing
+// could be measured here.
+func labRun(args []string, streams Streams) error {
+	a, err := parseLabArgs(args)
+	if err != nil {
+		return err
+	}
+	if a.help {
+		_, err := io.WriteString(streams.Out, helpTexts["lab"])
+		return err
+	}
+	l, err := a.lab("run")
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	progress := newProgress(streams.Err)
+	runner := lab.Runner{Stderr: streams.Err, OnRow: progress.row}
+	report, err := runner.Run(ctx, l)
+	progress.end()
+	switch {
+	case errors.Is(err, context.Canceled):
+		return exitStatus(exitInterrupted)
+	case err != nil:
+		return fmt.Errorf("the lab cannot run here: %w", err)
+	case a.json:
+		err = report.WriteJSON(streams.Out)
+	default:
+		err = report.WriteTable(streams.Out, labStyle(streams.Out))
+	}
+	if err != nil {
+		return err
+	}
+	if status := report.ExitStatus(); status != 0 {
+		return exitStatus(status)
+	}
+	return nil
+}
+
+// labStyle is how to print on a file: on a terminal, as wide as that is.
+func labStyle(f *os.File) lab.Style {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return lab.Style{}
+	}
+	return lab.Style{Width: int(size.Col), Color: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
+}
+
+// progress shows on a terminal how far a lab is; elsewhere it is silent.
+type progress struct {
+	w        io.Writer
+	terminal bool
+}
+
+func newProgress(f *os.File) *progress {
+	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	return &progress{w: f, terminal: err == nil}
+}
+
+const clearLine = "\r\x1b[K"
+
+func (p *progress) row(done, total int, row *lab.Row) {
+	if p.terminal {
+		fmt.Fprintf(p.w, "%s%d of %d rows: %s", clearLine, done, total, row.Variant.Title)
+	}
+}
+
+func (p *progress) end() {
+	if p.terminal {
+		fmt.Fprint(p.w, clearLine)
+	}
+}

@@ -1,0 +1,138 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds each wait of the guest for its peer, which is in the same
+// machine. Only what hangs meets it.
+const patience = 20 * time.Second
+
+// do makes the connections and counts what came of each. It calls the kernel
+// itself: package net would try again, by its own count, after EADDRNOTAVAIL.
+func (c *Connect) do(to netip.AddrPort) (Figures, error) {
+	f := Figures{}
+	for i := range c.Times {
+		err := connectOnce(to, c.Close)
+		var failed *connectError
+		switch {
+		case err == nil:
+			f["ok"]++
+		case errors.As(err, &failed):
+			f[errnoName(failed.errno)]++
+			if f["first-failure"] == 0 {
+				f["first-failure"] = i + 1
+			}
+		default:
+			return f, fmt.Errorf("connection %d to %v: %w", i+1, to, err)
+		}
+	}
+	return f, nil
+}
+
+// connectError says that connect(2) failed, which is a result and no fault.
+type connectError struct{ errno unix.Errno }
+
+func (e *connectError) Error() string { return "connect: " + e.errno.Error() }
+
+func errnoName(e unix.Errno) string {
+	if name := unix.ErrnoName(e); name != "" {
+		return name
+	}
+	return fmt.Sprintf("errno %d", int(e))
+}
+
+// connectOnce makes one connection and ends it.
+func connectOnce(to netip.AddrPort, end Close) (err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer func() {
+		if closeErr := unix.Close(fd); err == nil && closeErr != nil {
+			err = fmt.Errorf("close: %w", closeErr)
+		}
+	}()
+	if err := connect(fd, to); err != nil {
+		return err
+	}
+	switch end {
+	case ClientClose:
+		return nil
+	case ClientReset:
+		// Onoff with a time of 0: close sends RST (tcp(7), socket(7)).
+		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	case ServerFirst:
+		return readToEnd(fd)
+	default:
+		if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil {
+			return fmt.Errorf("shutdown: %w", err)
+		}
+		return readToEnd(fd)
+	}
+}
+
+// connect connects a socket that does not block and waits for the outcome.
+func connect(fd int, to netip.AddrPort) error {
+	err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	if errors.Is(err, unix.EINPROGRESS) {
+		if err := await(fd, unix.POLLOUT); err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+		code, getErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if getErr != nil {
+			return fmt.Errorf("getsockopt SO_ERROR: %w", getErr)
+		}
+		if code == 0 {
+			return nil
+		}
+		err = unix.Errno(code)
+	}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return &connectError{errno}
+	}
+	return err
+}
+
+// readToEnd reads until the peer's FIN.
+func readToEnd(fd int) error {
+	var buf [4096]byte
+	for {
+		n, err := unix.Read(fd, buf[:])
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			if err := await(fd, unix.POLLIN); err != nil {
+				return fmt.Errorf("read: %w", err)
+			}
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("read: %w", err)
+		case n == 0:
+			return nil
+		}
+	}
+}
+
+// await waits until the socket is ready for the events, or has failed.
+func await(fd int, events int16) error {
+	end := time.Now().Add(patience)
+	for {
+		left := time.Until(end)
+		if left <= 0 {
+			return unix.ETIMEDOUT
+		}
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: events}}, int(left.Milliseconds())+1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if n > 0 {
+			return nil
+		}
+	}
+}

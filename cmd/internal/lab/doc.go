@@ -1,0 +1,17 @@
+// Package lab reproduces TCP problems on the machine in front of you, offline
+// and without root, and says whether what was expected is what happened.
+//
+// A Lab is data: a question, rows (Variant) that each change one thing, the
+// steps that are done in each row, and the figures that are expected. Each row
+// runs in a sandbox of its own, against hosts that live inside the stack:
+//
+//	Runner ──SetSysctl, counts──▶ the sandbox's namespace
+//	   │  ▲                               │
+//	   │  └──Figures, one JSON line───────┤
+//	   └─────Step, one JSON line──────▶ guest (ServeGuest): a small program
+//	                                      that plays the client
+//
+// Run measures, and gives a Report, which prints itself as a table or as JSON.
+// Nothing here knows one lab from another: what is peculiar to one is in its
+// data. Begin with Labs and Runner.Run.
+package lab

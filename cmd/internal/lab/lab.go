@@ -1,0 +1,225 @@
+package lab
+
+import (
+	"strings"
+	"time"
+)
+
+// Lab is a story about TCP, told as data. It can be written as JSON and read
+// back without loss.
+type Lab struct {
+	Name     string `json:"name"`     // lower case, with hyphens
+	Title    string `json:"title"`    // one line: what it shows
+	Question string `json:"question"` // one sentence
+
+	// Story is what happens and why, in paragraphs.
+	Story []string `json:"story"`
+
+	// Setup says in one or two sentences what each row does, for the reader of
+	// the table.
+	Setup string `json:"setup"`
+
+	// Peers are the hosts inside the stack, written as for --peer.
+	Peers []string `json:"peers"`
+
+	// Settings hold in every row that does not set the same otherwise. Those
+	// that this kernel does not offer are left out.
+	Settings []Setting `json:"settings"`
+
+	// Columns are the figures that the table shows of each row.
+	Columns []Column `json:"columns"`
+
+	Variants []Variant `json:"variants"`
+
+	// Moral is what the table shows when it is as expected. It is printed
+	// below it.
+	Moral []string `json:"moral"`
+
+	Production []Look   `json:"production"` // how to see it on a real machine
+	Sources    []Source `json:"sources"`
+}
+
+// Variant is a row: what is changed, what is done and what is expected.
+type Variant struct {
+	Name  string `json:"name"`  // lower case, with hyphens; unique in its lab
+	Group Group  `json:"group"` // rows of a group stand together
+	Title string `json:"title"` // what is changed; at most 27 characters
+	Note  string `json:"note"`  // the outcome in at most 34 characters
+	Why   string `json:"why"`   // the reason, in a paragraph
+
+	// Belief is what people say of it, where that is not what happens.
+	Belief string `json:"belief,omitempty"`
+
+	// Settings are written before the first step. A row with one that this
+	// kernel does not offer is skipped.
+	Settings []Setting `json:"settings,omitempty"`
+
+	Steps []Step `json:"steps"`
+
+	// After are figures counted when all steps are done; see counts in
+	// count.go for their names. Only those given are compared.
+	After Figures `json:"after"`
+}
+
+// Group is the part that a row plays in its lab.
+type Group string
+
+// The groups, in the order in which tables show them.
+const (
+	Problem Group = "problem" // the failure itself
+	Cure    Group = "cure"    // what helps
+	Price   Group = "price"   // what helps, and breaks something else
+	Belief  Group = "belief"  // what is said to help, and does not
+)
+
+// groupHead is what a table writes over a group.
+type groupHead struct {
+	group Group
+	head  string
+}
+
+// groups are the groups in order.
+var groups = []groupHead{
+	{Problem, "the problem"},
+	{Cure, "cures"},
+	{Price, "cures at a price"},
+	{Belief, "believed to be cures"},
+}
+
+// Setting is one thing that is set: NAME=VALUE. A name that begins with "net."
+// is a sysctl of the guest's network namespace; every other is a knob, written
+// as for --tcp.
+type Setting string
+
+// Sysctl returns the name and the value of a sysctl; ok is false for a knob.
+func (s Setting) Sysctl() (name, value string, ok bool) {
+	if !strings.HasPrefix(string(s), "net.") {
+		return "", "", false
+	}
+	name, value, ok = strings.Cut(string(s), "=")
+	return name, value, ok
+}
+
+func (s Setting) name() string {
+	name, _, _ := strings.Cut(string(s), "=")
+	return name
+}
+
+// Step is one thing that the guest does. Exactly one of Connect and Fetch is
+// set.
+type Step struct {
+	Name string `json:"name"` // unique in its row; begins the names of its figures
+	When When   `json:"when,omitempty"`
+
+	Connect *Connect `json:"connect,omitempty"`
+	Fetch   *Fetch   `json:"fetch,omitempty"`
+
+	// Expect are the step's figures: all of them, and no other.
+	Expect Figures `json:"expect"`
+}
+
+// When says what must be true of the kernel's reuse delay while a step is
+// done: the time that a port must have been in TIME-WAIT before
+// net.ipv4.tcp_tw_reuse gives it out again. It is
+// net.ipv4.tcp_tw_reuse_delay, and a second on kernels without that.
+type When string
+
+// The times of a step.
+const (
+	AtOnce      When = ""                   // as soon as the step before is done
+	WithinDelay When = "within-reuse-delay" // at once, and done before the delay can have passed since the row's first step; a row that is late is begun again
+	AfterDelay  When = "after-reuse-delay"  // when the delay has passed since the step before
+)
+
+// Connect makes connections, one after the other.
+type Connect struct {
+	To    string `json:"to"` // a peer's name and port
+	Times int    `json:"times"`
+	Close Close  `json:"close"`
+}
+
+// Close says how a connection ends.
+type Close string
+
+// The ways to end a connection.
+const (
+	// ClientShutdown: the client sends FIN, reads until the server's FIN and
+	// then closes: when the next connection begins, this one is in TIME-WAIT,
+	// not on its way there.
+	ClientShutdown Close = "client-shutdown"
+
+	// ClientClose: the client calls close(2) and begins the next one, as
+	// programs do.
+	ClientClose Close = "client-close"
+
+	// ServerFirst: the client reads until the server's FIN, then closes.
+	ServerFirst Close = "server-first"
+
+	// ClientReset: the client closes with SO_LINGER 0, which sends RST.
+	ClientReset Close = "client-reset"
+)
+
+// Fetch makes HTTP requests over one connection, which the client closes at
+// the end.
+type Fetch struct {
+	To    string `json:"to"` // a peer's name and port
+	Times int    `json:"times"`
+}
+
+// Figures are counts by name. Those of a step that connects are "ok", the name
+// of each errno that occurred, and "first-failure", the number of the attempt
+// that failed first, counted from 1, if one did.
+type Figures map[string]int
+
+// Column shows a figure of each row.
+type Column struct {
+	Head   string `json:"head"`   // at most five characters
+	Figure string `json:"figure"` // "first.ok", or a name in Variant.After
+}
+
+// Look is a command that shows the problem on a real machine.
+type Look struct {
+	Command string `json:"command"`
+	Shows   string `json:"shows"`
+}
+
+// Source is where the reason is written down.
+type Source struct {
+	Where string `json:"where"`
+	What  string `json:"what"`
+}
+
+// Labs returns every lab.
+func Labs() []Lab {
+	return []Lab{TimeWaitExhaustion(40)}
+}
+
+// Find returns the lab of that name.
+func Find(name string) (Lab, bool) {
+	for _, l := range Labs() {
+		if l.Name == name {
+			return l, true
+		}
+	}
+	return Lab{}, false
+}
+
+// settings returns what is set in a row, its own settings over the lab's, and
+// which of them the row insists on.
+func (l *Lab) settings(v *Variant) (all []Setting, own map[Setting]bool) {
+	own = make(map[Setting]bool)
+	names := make(map[string]bool)
+	for _, s := range v.Settings {
+		own[s] = true
+		names[s.name()] = true
+	}
+	for _, s := range l.Settings {
+		if !names[s.name()] {
+			all = append(all, s)
+		}
+	}
+	return append(all, v.Settings...), own
+}
+
+// maxStep bounds a step. Only a step that hangs meets it.
+const maxStep = time.Minute

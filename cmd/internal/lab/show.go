@@ -1,0 +1,185 @@
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+// WriteList lists labs, a line each.
+func WriteList(w io.Writer, labs []Lab) error {
+	width := 0
+	for i := range labs {
+		width = max(width, len(labs[i].Name))
+	}
+	for i := range labs {
+		if _, err := fmt.Fprintf(w, "%-*s  %s\n", width, labs[i].Name, labs[i].Title); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// WriteJSON writes the lab as data.
+func (l *Lab) WriteJSON(w io.Writer) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(l)
+}
+
+// Show tells the whole lab: the question, the steps, what to expect and why,
+// what people believe, and how to see it in production.
+func (l *Lab) Show(w io.Writer, style Style) error {
+	width := min(style.width(), 100) - 2
+	var b strings.Builder
+	section := func(head string) { fmt.Fprintf(&b, "\n%s\n", head) }
+
+	fmt.Fprintf(&b, "%s: %s\n", l.Name, l.Title)
+	section("the question")
+	b.WriteString(wrap(l.Question, "  ", width))
+
+	section("what happens")
+	for i, p := range l.Story {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(wrap(p, "  ", width))
+	}
+	section("the set-up of every row")
+	b.WriteString(wrap(l.Setup, "  ", width))
+	b.WriteByte('\n')
+	for _, p := range l.Peers {
+		fmt.Fprintf(&b, "  --peer %s\n", p)
+	}
+	for _, s := range l.Settings {
+		fmt.Fprintf(&b, "  %s\n", s)
+	}
+	for _, g := range groups {
+		first := true
+		for i := range l.Variants {
+			if v := &l.Variants[i]; v.Group == g.group {
+				if first {
+					section(g.head)
+				} else {
+					b.WriteByte('\n')
+				}
+				first = false
+				v.show(&b, width)
+			}
+		}
+	}
+	if len(l.Production) > 0 {
+		section("how to see it in production")
+	}
+	for i, look := range l.Production {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "  %s\n%s", look.Command, wrap(look.Shows, "      ", width))
+	}
+	if len(l.Sources) > 0 {
+		section("where it is written down")
+	}
+	for _, s := range l.Sources {
+		b.WriteString(wrap(s.Where+": "+s.What, "  ", width))
+	}
+	fmt.Fprintf(&b, "\nto run it: tcpbox lab run %s\n", l.Name)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// show writes a row: why it is as it is, what is set, and each step with what
+// is expected.
+func (v *Variant) show(b *strings.Builder, width int) {
+	fmt.Fprintf(b, "  %s [%s]\n", v.Title, v.Name)
+	if v.Belief != "" {
+		b.WriteString(wrap("believed: "+v.Belief, "    ", width))
+	}
+	b.WriteString(wrap(v.Why, "    ", width))
+	name := len("then")
+	for i := range v.Steps {
+		name = max(name, len(v.Steps[i].Name))
+	}
+	line := func(head, text string) { fmt.Fprintf(b, "    %-*s  %s\n", name, head, text) }
+	for _, s := range v.Settings {
+		line("set", s.flag())
+	}
+	for i := range v.Steps {
+		s := &v.Steps[i]
+		expect := Figures{}
+		expect.add(s.Name, s.Expect)
+		delete(expect, s.Name+".first-failure") // it goes without saying
+		line(s.Name, s.text()+": "+expect.of(s.Name))
+	}
+	var after []string
+	for _, n := range slices.Sorted(maps.Keys(v.After)) {
+		after = append(after, fmt.Sprintf("%s %d", n, v.After[n]))
+	}
+	if len(after) > 0 {
+		line("then", strings.Join(after, ", "))
+	}
+}
+
+// flag writes a setting as it would be given to tcpbox run, or to sysctl.
+func (s Setting) flag() string {
+	if _, _, ok := s.Sysctl(); ok {
+		return string(s)
+	}
+	return "--tcp " + string(s)
+}
+
+// text says what a step does.
+func (s *Step) text() string {
+	var what string
+	switch {
+	case s.Connect != nil:
+		what = fmt.Sprintf("%d × %s, %s", s.Connect.Times, s.Connect.To, s.Connect.Close.text())
+	case s.Fetch != nil:
+		what = fmt.Sprintf("%d × GET http://%s/", s.Fetch.Times, s.Fetch.To)
+	}
+	switch s.When {
+	case WithinDelay:
+		what += ", within delay"
+	case AfterDelay:
+		what += ", delay passed"
+	}
+	return what
+}
+
+func (c Close) text() string {
+	switch c {
+	case ClientClose, ClientShutdown:
+		return "client closes"
+	case ServerFirst:
+		return "server closes"
+	case ClientReset:
+		return "client resets"
+	}
+	return string(c)
+}
+
+// wrap breaks text into lines of at most width columns, each behind indent.
+func wrap(text, indent string, width int) string {
+	var b strings.Builder
+	column := 0
+	for _, word := range strings.Fields(text) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case column == 0:
+			b.WriteString(indent + word)
+			column = len(indent) + n
+		case column+1+n > width:
+			b.WriteString("\n" + indent + word)
+			column = len(indent) + n
+		default:
+			b.WriteString(" " + word)
+			column += 1 + n
+		}
+	}
+	return b.String() + "\n"
+}
