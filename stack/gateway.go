@@ -170,6 +170,7 @@ func (g *Gateway) fail(err error) {
 // Close resets all connections and returns when they have ended. It is safe to
 // call twice.
 func (g *Gateway) Close() error {
+	g.net.Stopping()
 	g.cancel()
 	g.hosts.close()
 	err := g.net.Close()

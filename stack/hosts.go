@@ -165,6 +165,23 @@ func (l *listener) deliver(req *netstack.Request) {
 	case <-l.done:
 		_ = c.Reset()
 	}
+	select {
+	case <-l.done: // closed meanwhile, and perhaps drained already
+		l.drain()
+	default:
+	}
+}
+
+// drain resets the connections that nobody has accepted.
+func (l *listener) drain() {
+	for {
+		select {
+		case c := <-l.accepted:
+			_ = c.Reset()
+		default:
+			return
+		}
+	}
 }
 
 // Accept implements net.Listener.
@@ -183,14 +200,7 @@ func (l *listener) Close() error {
 		l.g.hosts.remove(l.addr)
 		close(l.done)
 		l.ended()
-		for {
-			select {
-			case c := <-l.accepted:
-				_ = c.Reset()
-			default:
-				return
-			}
-		}
+		l.drain()
 	})
 	return nil
 }

@@ -55,7 +55,11 @@ func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, 
 	reset := tcpstate.State(r.rstOut.Load()) == from // by an RST of the endpoint's
 	handshake := from == tcpstate.SynSent || from == tcpstate.SynReceived
 	ours := tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[r.inCall.Load()]}
-	if e := ending(r.policy.Load()); e != endNone {
+	e := ending(r.policy.Load())
+	if e == endNone && t.stopping.Load() {
+		e = endStopped
+	}
+	if e != endNone {
 		ours = tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: endingNames[e]}
 	}
 	switch {

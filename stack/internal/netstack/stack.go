@@ -156,10 +156,15 @@ func (s *Stack) Close() error {
 	return s.closeErr
 }
 
+// Stopping says that connections which are reset from now on are so because the
+// Stack is about to be closed, whoever does it.
+func (s *Stack) Stopping() { s.tracker.stopping.Store(true) }
+
 func (s *Stack) close() error {
 	s.runMu.Lock()
 	s.closed = true
 	s.runMu.Unlock()
+	s.Stopping()
 	s.admission.close()
 	s.cancel()
 	ended := make(chan struct{})
@@ -187,9 +192,6 @@ func (s *Stack) close() error {
 }
 
 func (s *Stack) abortAll() {
-	for _, r := range s.tracker.snapshot() {
-		r.policy.CompareAndSwap(uint32(endNone), uint32(endStopped))
-	}
 	for _, ep := range s.ns.RegisteredEndpoints() {
 		ep.Abort()
 	}

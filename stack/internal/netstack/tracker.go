@@ -43,6 +43,7 @@ type tracker struct {
 	// unpark gets the SYN that waited for a record's end.
 	unpark func([]byte)
 
+	stopping   atomic.Bool // resets are policy
 	nextConn   atomic.Uint64
 	connecting atomic.Int32  // active opens that pick their port now
 	unknown    atomic.Uint64 // segments of endpoints that have no record; a defect
