@@ -128,17 +128,18 @@ func childrenOf() (map[int][]int, error) {
 
 // record is one line of the JSON log, as its documentation gives it.
 type record struct {
-	V       int              `json:"v"`
-	Time    time.Time        `json:"time"`
-	Sandbox string           `json:"sandbox"`
-	Conn    uint64           `json:"conn"`
-	Leg     tcpstate.Leg     `json:"leg"`
-	Local   netip.AddrPort   `json:"local"`
-	Remote  netip.AddrPort   `json:"remote"`
-	From    tcpstate.State   `json:"from"`
-	To      tcpstate.State   `json:"to"`
-	Cause   *json.RawMessage `json:"cause"`
-	Source  string           `json:"source"`
+	V       int            `json:"v"`
+	Time    time.Time      `json:"time"`
+	Sandbox string         `json:"sandbox"`
+	Conn    uint64         `json:"conn"`
+	Leg     tcpstate.Leg   `json:"leg"`
+	Local   netip.AddrPort `json:"local"`
+	Remote  netip.AddrPort `json:"remote"`
+	From    tcpstate.State `json:"from"`
+	To      tcpstate.State `json:"to"`
+	Cause   string         `json:"cause"`
+	Source  string         `json:"source"`
+	Age     float64        `json:"age"` // seconds
 }
 
 // records reads what the log holds now. A last line that is not complete yet

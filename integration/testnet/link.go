@@ -27,6 +27,15 @@ func (ns *Namespace) AddRoute(t testing.TB, dst netip.Prefix, via netip.Addr) {
 	}
 }
 
+// AddBlackhole makes the namespace drop what it would send to dst, and what
+// comes from there.
+func (ns *Namespace) AddBlackhole(t testing.TB, dst netip.Prefix) {
+	t.Helper()
+	if err := ns.addRoute(dst, netip.Addr{}, unix.RTN_BLACKHOLE); err != nil {
+		t.Fatalf("testnet: %v", err)
+	}
+}
+
 // DelDefaultRoute takes the default route of a family away.
 func (ns *Namespace) DelDefaultRoute(t testing.TB, six bool) {
 	t.Helper()
