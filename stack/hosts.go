@@ -33,7 +33,9 @@ func (h *hosts) find(addr netip.AddrPort) (p *hostPort, isHost bool) {
 	return ports[addr.Port()], isHost
 }
 
-func (h *hosts) add(addr netip.AddrPort, p *hostPort) error {
+// add makes p reachable. If that succeeds it calls begin first, unless that is
+// nil.
+func (h *hosts) add(addr netip.AddrPort, p *hostPort, begin func()) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.done {
@@ -47,6 +49,9 @@ func (h *hosts) add(addr netip.AddrPort, p *hostPort) error {
 	}
 	if h.ports[addr.Addr()][addr.Port()] != nil {
 		return syscall.EADDRINUSE
+	}
+	if begin != nil {
+		begin()
 	}
 	h.ports[addr.Addr()][addr.Port()] = p
 	return nil
@@ -80,10 +85,9 @@ func (h *hosts) close() {
 // what nobody has accepted and leaves the rest alone.
 func (g *Gateway) Listen(addr netip.AddrPort) (net.Listener, error) {
 	l := &listener{g: g, addr: addr, accepted: make(chan *netstack.Conn, acceptBacklog), done: make(chan struct{})}
-	if err := g.hosts.add(addr, &hostPort{listener: l}); err != nil {
+	if err := g.hosts.add(addr, &hostPort{listener: l}, func() { l.ended = g.net.Listening(addr) }); err != nil {
 		return nil, fmt.Errorf("stack: listen on %v: %w", addr, err)
 	}
-	l.ended = g.net.Listening(addr)
 	return l, nil
 }
 
@@ -103,7 +107,7 @@ func (g *Gateway) Refuse(addr netip.Addr) error {
 
 // Blackhole makes addr a port of a host inside the stack that answers nothing.
 func (g *Gateway) Blackhole(addr netip.AddrPort) error {
-	if err := g.hosts.add(addr, &hostPort{silent: true}); err != nil {
+	if err := g.hosts.add(addr, &hostPort{silent: true}, nil); err != nil {
 		return fmt.Errorf("stack: black hole %v: %w", addr, err)
 	}
 	return nil
