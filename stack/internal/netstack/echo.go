@@ -19,9 +19,11 @@ type Echo struct {
 	Src, Dst netip.Addr
 	ID, Seq  uint16
 	TTL      uint8 // or hop limit
+	Probe    bool  // as in Datagram
 
-	// Payload is valid only during the call.
-	Payload []byte
+	// Message is the whole ICMP message, from its type on. It is valid only
+	// during the call.
+	Message []byte
 }
 
 const icmpHeaderLen = 8
@@ -34,24 +36,25 @@ func echoTypes(six bool) (request, reply uint8) {
 	return 8, 0 // RFC 792
 }
 
-// echoOf reads an ICMP message that is an echo request.
-func echoOf(msg []byte, h headers, ttl uint8) (Echo, bool) {
+// echoOf reads an ICMP message that is an echo request. pkt is the packet that
+// it came in, or its last fragment.
+func echoOf(msg []byte, h headers, pkt []byte) (Echo, bool) {
 	request, _ := echoTypes(h.dst.Is6())
 	if len(msg) < icmpHeaderLen || msg[0] != request || msg[1] != 0 {
 		return Echo{}, false
 	}
-	return Echo{
-		Src: h.src, Dst: h.dst, TTL: ttl,
-		ID: binary.BigEndian.Uint16(msg[4:]), Seq: binary.BigEndian.Uint16(msg[6:]), Payload: msg[icmpHeaderLen:],
-	}, true
-}
-
-// ttlOf reads the TTL or hop limit.
-func ttlOf(pkt []byte) uint8 {
-	if pkt[0]>>4 == 4 {
-		return pkt[8]
+	e := Echo{
+		Src: h.src, Dst: h.dst, Message: msg,
+		ID: binary.BigEndian.Uint16(msg[4:]), Seq: binary.BigEndian.Uint16(msg[6:]),
 	}
-	return pkt[7]
+	if h.dst.Is6() {
+		e.TTL = header.IPv6(pkt).HopLimit()
+		return e, true
+	}
+	ip := header.IPv4(pkt)
+	e.TTL = ip.TTL()
+	e.Probe = ip.Flags()&header.IPv4FlagDontFragment != 0 && ip.ID() == 0
+	return e, true
 }
 
 // takeEcho gives an echo request to whoever carries it on, and reports false if
@@ -64,7 +67,7 @@ func (s *Stack) takeEcho(pkt []byte, h headers) bool {
 	if err != nil {
 		return false
 	}
-	e, ok := echoOf(pkt[p.IPLen:p.Len], h, p.TTL)
+	e, ok := echoOf(pkt[p.IPLen:p.Len], h, pkt)
 	return ok && s.onEcho(e)
 }
 
@@ -87,7 +90,7 @@ func (s *Stack) ingressICMPFragment(pkt []byte, h headers) ingressVerdict {
 		s.counters.badChecksum.Add(1)
 		return drop
 	}
-	if e, ok := echoOf(msg, h, ttlOf(pkt)); ok && !s.onEcho(e) {
+	if e, ok := echoOf(msg, h, pkt); ok && !s.onEcho(e) {
 		s.refuseOther(Other{Src: netip.AddrPortFrom(h.src, 0), Dst: netip.AddrPortFrom(h.dst, 0)}, pkt)
 	}
 	return drop

@@ -29,7 +29,7 @@ func taking() (*taken, func(*Config)) {
 			return true
 		}
 		cfg.OnEcho = func(e Echo) bool {
-			e.Payload = slices.Clone(e.Payload)
+			e.Message = slices.Clone(e.Message)
 			k.echo <- e
 			return true
 		}
@@ -158,13 +158,13 @@ func TestEchoIsTaken(t *testing.T) {
 		want Echo
 	}{
 		{"over IPv4", [][]byte{packet.Build{Proto: packet.ICMP, Src: ap(guestAddr, 0), Dst: ap(server, 0), ICMPType: 8, ICMPRest: 3<<16 | 4, TTL: 5, Payload: []byte("abc")}.Bytes()},
-			Echo{Src: guestAddr, Dst: server, ID: 3, Seq: 4, TTL: 5, Payload: []byte("abc")}},
+			Echo{Src: guestAddr, Dst: server, ID: 3, Seq: 4, TTL: 5, Message: []byte("abc")}},
 		{"over IPv6", [][]byte{packet.Build{Proto: packet.ICMPv6, Src: ap(guestAddr6, 0), Dst: ap(server6, 0), ICMPType: 128, ICMPRest: 3<<16 | 4, Payload: []byte("abc")}.Bytes()},
-			Echo{Src: guestAddr6, Dst: server6, ID: 3, Seq: 4, TTL: 64, Payload: []byte("abc")}},
+			Echo{Src: guestAddr6, Dst: server6, ID: 3, Seq: 4, TTL: 64, Message: []byte("abc")}},
 		{"in fragments", fragmentsOf(packet.Build{Proto: packet.ICMP, Src: ap(guestAddr, 0), Dst: ap(server, 0), ICMPType: 8, ICMPRest: 3<<16 | 4, Payload: bytes.Repeat([]byte("x"), 4001)}, 1024),
-			Echo{Src: guestAddr, Dst: server, ID: 3, Seq: 4, TTL: 64, Payload: bytes.Repeat([]byte("x"), 4001)}},
+			Echo{Src: guestAddr, Dst: server, ID: 3, Seq: 4, TTL: 64, Message: bytes.Repeat([]byte("x"), 4001)}},
 		{"in fragments over IPv6", fragmentsOf(packet.Build{Proto: packet.ICMPv6, Src: ap(guestAddr6, 0), Dst: ap(server6, 0), ICMPType: 128, ICMPRest: 3<<16 | 4, Payload: bytes.Repeat([]byte("x"), 4001)}, 1024),
-			Echo{Src: guestAddr6, Dst: server6, ID: 3, Seq: 4, TTL: 64, Payload: bytes.Repeat([]byte("x"), 4001)}},
+			Echo{Src: guestAddr6, Dst: server6, ID: 3, Seq: 4, TTL: 64, Message: bytes.Repeat([]byte("x"), 4001)}},
 	} {
 		for _, pkt := range row.pkts {
 			if err := g.Send(pkt); err != nil {
@@ -172,10 +172,9 @@ func TestEchoIsTaken(t *testing.T) {
 			}
 		}
 		e := next(t, k.echo)
-		if !bytes.Equal(e.Payload, row.want.Payload) {
-			t.Errorf("%s: %d bytes of payload", row.name, len(e.Payload))
+		if payload := e.Message[icmpHeaderLen:]; !bytes.Equal(payload, row.want.Message) {
+			t.Errorf("%s: %d bytes of payload", row.name, len(payload))
 		}
-		e.Payload, row.want.Payload = nil, nil
 		if e.Src != row.want.Src || e.Dst != row.want.Dst || e.ID != row.want.ID || e.Seq != row.want.Seq || e.TTL != row.want.TTL {
 			t.Errorf("%s: taken %+v, want %+v", row.name, e, row.want)
 		}
@@ -426,10 +425,10 @@ func FuzzDatagrams(f *testing.F) {
 				return len(d.Payload)%2 == 0
 			},
 			OnEcho: func(e Echo) bool {
-				if len(e.Payload) > most {
+				if len(e.Message) > most {
 					t.Errorf("taken %+v", e)
 				}
-				return len(e.Payload)%2 == 0
+				return len(e.Message)%2 == 0
 			},
 			OnNoPort: func(guest, remote netip.AddrPort) {},
 		})
