@@ -141,7 +141,10 @@ func TestEndsWithGuest(t *testing.T) {
 // nothing.
 func TestManyStarts(t *testing.T) {
 	asRoot.need(t)
-	const starts = 50
+	starts := 50
+	if raceEnabled {
+		starts = 10
+	}
 	one := func() {
 		sb, err := New(t.Context(), quiet("true"))
 		if err != nil {

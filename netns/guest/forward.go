@@ -101,7 +101,7 @@ func (f *forwarder) signal(sig syscall.Signal) {
 			f.resume()
 			return
 		}
-		if time.Since(f.resumed) < sameSignal {
+		if time.Since(f.resumed) < lately {
 			return // the same continuation, seen twice
 		}
 	}

@@ -26,9 +26,15 @@ func notify(ch chan<- os.Signal) {
 	}
 }
 
-// sameSignal is how far apart in time the same signal may arrive at two
-// processes that it was sent to at once.
-const sameSignal = 50 * time.Millisecond
+// How far apart in time the same signal may arrive at two processes that it
+// was sent to at once. When the caller speaks of a signal, init's own copy has
+// been sent, and has only to pass through this process: sameSignal bounds the
+// wait for it. The caller may be kept from speaking for long on a busy
+// machine: init remembers its copy for lately.
+const (
+	sameSignal = 50 * time.Millisecond
+	lately     = time.Second
+)
 
 // signalWatch knows which signals init itself has received of late. Init and
 // the guest begin in the caller's process group, so a signal that was sent to
@@ -65,7 +71,7 @@ func (w *signalWatch) collect(ch <-chan os.Signal) {
 // fresh drops what was received too long ago. w.mu is held.
 func (w *signalWatch) fresh(sig os.Signal) []time.Time {
 	times := w.received[sig]
-	for len(times) > 0 && time.Since(times[0]) > sameSignal {
+	for len(times) > 0 && time.Since(times[0]) > lately {
 		times = times[1:]
 	}
 	return times
