@@ -141,7 +141,7 @@ func begin(t testing.TB, cmd *exec.Cmd) *running {
 		cmd.Process.Kill()
 		<-p.ended
 		if t.Failed() {
-			t.Logf("%q wrote %q and %q", cmd.Args[2:], p.stdout, p.stderr)
+			t.Logf("%q wrote %.2000q and %.2000q", cmd.Args[2:], p.stdout, p.stderr)
 		}
 	})
 	return p
@@ -191,24 +191,33 @@ func sendSignal(t testing.TB, pid int, sig unix.Signal) {
 func insiders(t testing.TB, pid int) (initPID, guestPID int) {
 	t.Helper()
 	testnet.Eventually(t, func() error {
-		children, err := childrenOf()
-		if err != nil {
-			return err
+		var err error
+		if initPID, guestPID, err = sandboxOf(t, pid); err == nil && guestPID == 0 {
+			err = fmt.Errorf("process %d has no sandbox with a guest", pid)
 		}
-		for _, init := range children[pid] {
-			if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", init)); err != nil || !strings.HasPrefix(string(line), "tcpbox: init") {
-				continue
-			}
-			for _, guest := range children[init] {
-				if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", guest)); err == nil && exe != binary(t) {
-					initPID, guestPID = init, guest
-					return nil
-				}
-			}
-		}
-		return fmt.Errorf("process %d has no sandbox with a guest", pid)
+		return err
 	})
 	return initPID, guestPID
+}
+
+// sandboxOf is insiders of this moment: what there is not is 0.
+func sandboxOf(t testing.TB, pid int) (initPID, guestPID int, err error) {
+	children, err := childrenOf()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, init := range children[pid] {
+		if line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", init)); err != nil || !strings.HasPrefix(string(line), "tcpbox: init") {
+			continue
+		}
+		initPID = init
+		for _, guest := range children[init] {
+			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", guest)); err == nil && exe != binary(t) {
+				return init, guest, nil
+			}
+		}
+	}
+	return initPID, 0, nil
 }
 
 // procState is the state of a process by proc(5): "T" is stopped, "" is gone.
@@ -263,13 +272,10 @@ func lifeGuest(args []string) int {
 		for sig := range ch {
 			fmt.Printf("got %s\n", unix.SignalName(sig.(unix.Signal)))
 		}
-	case "descriptors": // print those that are open
+	case "descriptors": // print those that are open; the Go runtime's own close at exec
 		for fd := range 256 {
-			if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
-				path, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-				if !strings.HasPrefix(path, "anon_inode:") { // of the Go runtime
-					fmt.Println(fd)
-				}
+			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+				fmt.Println(fd)
 			}
 		}
 	case "arguments":
