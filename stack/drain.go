@@ -12,27 +12,36 @@ const (
 	drainIdle = 250 * time.Millisecond
 
 	drainPoll = 2 * time.Millisecond
+
+	// drainFlush is how long what the guest has sent may take to be read. Its
+	// kernel answers at once, unless it has been told to answer no pings.
+	drainFlush = 250 * time.Millisecond
 )
 
 // Drain waits, when the guest has ended, until what it had sent is delivered
 // upstream and its connections are closed, as a kernel does for a process that
-// has ended. It returns how many connections still had something to deliver
+// has ended: a datagram that was the last thing it did has left too. It returns
+// how many connections still had something to deliver
 // when ctx ended.
 func (g *Gateway) Drain(ctx context.Context) (undelivered int) {
+	flush, cancel := context.WithTimeout(ctx, drainFlush)
+	g.net.Flush(flush)
+	cancel()
 	tick := time.NewTicker(drainPoll)
 	defer tick.Stop()
 	last, lastMoved := g.net.Progress(), time.Now()
 	for {
 		p := g.net.Progress()
 		waiting := g.counters.undelivered.Load()
-		if p.Unsettled == 0 && waiting == 0 {
+		_, undecided := g.packets.count()
+		if p.Unsettled == 0 && waiting == 0 && undecided == 0 {
 			return 0
 		}
 		now := time.Now()
 		if p != last {
 			last, lastMoved = p, now
 		}
-		if waiting == 0 && now.Sub(lastMoved) > drainIdle {
+		if waiting == 0 && undecided == 0 && now.Sub(lastMoved) > drainIdle {
 			return 0
 		}
 		select {

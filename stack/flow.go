@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"syscall"
 
@@ -25,12 +26,13 @@ func (g *Gateway) serve(req *netstack.Request) {
 	if g.serveHost(req) {
 		return
 	}
-	verdict := g.decide(req.Context(), policy.Request{Proto: policy.TCP, Src: req.Src(), Dst: req.Dst()})
+	asked := g.request(policy.TCP, req.Src(), req.Dst())
+	verdict := g.decide(req.Context(), asked)
 	if !verdict.Allow {
-		g.refuse(req, verdict)
+		g.refuse(req, asked, verdict)
 		return
 	}
-	upstream, err := g.dial(req)
+	upstream, err := g.dial(req, asked.Dst)
 	if err != nil {
 		g.answer(req, err)
 		return
@@ -68,18 +70,18 @@ func (g *Gateway) join(guest, upstream relay.Conn) relay.Result {
 
 // refuse answers what the policy does not allow as a host does on a port where
 // nobody listens. Nothing has reached the host's side.
-func (g *Gateway) refuse(req *netstack.Request, v policy.Verdict) {
+func (g *Gateway) refuse(req *netstack.Request, asked policy.Request, v policy.Verdict) {
 	req.Reset()
 	g.counters.refused.Add(1)
 	g.log.Debug("flow refused", "conn", req.ID(), "src", req.Src(), "dst", req.Dst(), "rule", v.Rule)
-	g.onRefused(Refusal{Request: policy.Request{Proto: policy.TCP, Src: req.Src(), Dst: req.Dst()}, Verdict: v})
+	g.onRefused(Refusal{Request: asked, Verdict: v})
 }
 
-func (g *Gateway) dial(req *netstack.Request) (relay.Conn, error) {
+func (g *Gateway) dial(req *netstack.Request, dst netip.AddrPort) (relay.Conn, error) {
 	if g.uplink == nil {
 		return nil, errNoUplink
 	}
-	return g.uplink.DialTCP(req.Context(), req.ID(), req.Src(), req.Dst())
+	return g.uplink.DialTCP(req.Context(), req.ID(), req.Src(), dst)
 }
 
 // answer tells the guest what the upstream did.

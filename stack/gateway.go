@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"tcpbox/policy"
 	"tcpbox/stack/internal/netstack"
@@ -24,6 +25,15 @@ type Uplink interface {
 	// DialTCP opens a connection to dst on behalf of src. It gives up when ctx
 	// ends, which it does when the guest stops asking.
 	DialTCP(ctx context.Context, id tcpstate.Conn, src, dst netip.AddrPort) (relay.Conn, error)
+
+	// DialUDP opens a flow of datagrams to dst on behalf of src. Nothing is
+	// sent.
+	DialUDP(ctx context.Context, src, dst netip.AddrPort) (relay.Packets, error)
+
+	// DialEcho opens a flow of ICMP echo messages, with the ICMP header, to
+	// dst. An error with a method Remedy() string means that the host does not
+	// let it, and says what would.
+	DialEcho(ctx context.Context, src, dst netip.Addr) (relay.Packets, error)
 }
 
 // Config is what New needs. The zero value of a field means its default.
@@ -40,6 +50,19 @@ type Config struct {
 	// Subnets are the sandbox's own. A destination in them is a host inside
 	// the stack or nobody; it is never dialled.
 	Subnets []netip.Prefix
+
+	// Loopback are addresses in Subnets, at most one of each family, that stand
+	// for the host's loopback: a connection or a datagram to one of them is
+	// asked of Decide with Request.Host and goes on to 127.0.0.1 or ::1.
+	Loopback []netip.Addr
+
+	// UDPTimeout ends a flow of datagrams after this long without one in either
+	// direction. Zero means DefaultUDPTimeout.
+	UDPTimeout time.Duration
+
+	// MaxFlows is how many flows of datagrams there may be at once; one more
+	// ends the one that was used least recently. Zero means DefaultMaxFlows.
+	MaxFlows int
 
 	// Decide answers each connection before anything is dialled. Nil denies
 	// all.
@@ -61,8 +84,10 @@ type Refusal struct {
 	Request policy.Request
 	Verdict policy.Verdict // zero if Unsupported
 
-	// Unsupported: no rule is to blame; tcpbox does not carry the protocol.
+	// Unsupported: no rule is to blame; the host does not let tcpbox carry the
+	// protocol, and Why says what would. It is told once for a Gateway.
 	Unsupported bool
+	Why         string
 }
 
 // Gateway is the guest's peer in every connection. Make it with New; its
@@ -73,9 +98,12 @@ type Gateway struct {
 	onRefused func(Refusal)
 	log       *slog.Logger
 	subnets   []netip.Prefix
+	loopback  []netip.Addr
 	hosts     hosts
+	packets   *flowTable
 	knobs     knobs
 	counters  counters
+	forbidden sync.Once // told that the host forbids pings
 
 	uplink Uplink // set by Run
 	ctx    context.Context
@@ -90,13 +118,23 @@ type counters struct {
 	noPort, busy, backlog                     atomic.Uint64
 	open                                      atomic.Int64
 	undelivered                               atomic.Int64 // flows whose guest's FIN has not been passed on
+
+	flows, datagramsOut, datagramsIn, datagramsDropped, errorsPassedOn atomic.Uint64
 }
 
 // New makes a Gateway. It owns cfg.Device from then on, also when it fails.
 func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		decide: cfg.Decide, onRefused: cfg.OnRefused, log: cfg.Log, subnets: cfg.Subnets, failed: make(chan error, 1),
+		loopback: cfg.Loopback,
 	}
+	if cfg.UDPTimeout == 0 {
+		cfg.UDPTimeout = DefaultUDPTimeout
+	}
+	if cfg.MaxFlows == 0 {
+		cfg.MaxFlows = DefaultMaxFlows
+	}
+	g.packets = newFlowTable(cfg.MaxFlows, cfg.UDPTimeout)
 	if g.decide == nil {
 		g.decide = func(context.Context, policy.Request) policy.Verdict { return policy.Verdict{} }
 	}
@@ -109,7 +147,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	ns, err := netstack.New(netstack.Config{
 		Device: cfg.Device, Addrs: cfg.Addrs, Guest: cfg.Guest, Sink: cfg.Sink,
-		OnSYN: g.serve, OnOther: g.refuseOther,
+		OnSYN: g.serve, OnUDP: g.onUDP, OnEcho: g.onEcho, OnNoPort: g.onNoPort,
 	})
 	if err != nil {
 		g.cancel()
@@ -173,6 +211,7 @@ func (g *Gateway) Close() error {
 	g.net.Stopping()
 	g.cancel()
 	g.hosts.close()
+	g.packets.close()
 	err := g.net.Close()
 	g.flows.Wait()
 	return err
@@ -197,35 +236,40 @@ func (g *Gateway) Dial(ctx context.Context, src, dst netip.AddrPort) (relay.Conn
 	return c, nil
 }
 
-// refuseOther passes on that the guest tried something other than TCP.
-func (g *Gateway) refuseOther(o netstack.Other) {
-	r := policy.Request{Proto: policy.ICMP, Src: o.Src, Dst: o.Dst}
-	if o.UDP {
-		r.Proto = policy.UDP
-	}
-	g.onRefused(Refusal{Request: r, Unsupported: true})
-}
-
 // Stats are the Gateway's counters since it began, and what it holds now.
 type Stats struct {
 	netstack.Stats
 
 	Established uint64 // connections that were completed
-	Refused     uint64 // by the policy
+	Refused     uint64 // by the policy, flows of datagrams included
 	Unreachable uint64 // answered with an ICMP error or an RST because of the upstream
 	Silent      uint64 // dials that nobody answered in time
 	NoPort      uint64 // SYNs dropped: the host has no port or descriptor left
 	Busy        uint64 // SYNs dropped: too many dials upstream
 	Open        int    // connections that are relayed now
+
+	// Flows of datagrams: UDP and echo.
+	Flows            int    // now, those included that wait for the policy
+	FlowsOpened      uint64 // that got a socket upstream
+	FlowsEvicted     uint64 // ended for a newer one, MaxFlows being reached
+	FlowsExpired     uint64 // ended by UDPTimeout
+	DatagramsOut     uint64 // of the guest's that were sent on
+	DatagramsIn      uint64 // replies that the guest was sent
+	DatagramsDropped uint64 // of the guest's that there was no room for
+	ErrorsPassedOn   uint64 // ICMP errors of the path
 }
 
 // Stats returns the counters.
 func (g *Gateway) Stats() Stats {
 	c := &g.counters
+	flows, _ := g.packets.count()
 	return Stats{
 		Stats: g.net.Stats(), Established: c.established.Load(), Refused: c.refused.Load(),
 		Unreachable: c.unreachable.Load(), Silent: c.silent.Load(), NoPort: c.noPort.Load(),
 		Busy: c.busy.Load(), Open: int(c.open.Load()),
+		Flows: flows, FlowsOpened: c.flows.Load(), FlowsEvicted: g.packets.evicted.Load(), FlowsExpired: g.packets.expired.Load(),
+		DatagramsOut: c.datagramsOut.Load(), DatagramsIn: c.datagramsIn.Load(), DatagramsDropped: c.datagramsDropped.Load(),
+		ErrorsPassedOn: c.errorsPassedOn.Load(),
 	}
 }
 

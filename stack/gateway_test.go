@@ -535,20 +535,6 @@ func (l *transitions) of(local, remote netip.AddrPort) (s []string) {
 	return s
 }
 
-// TestOthers: what is not TCP is refused and told.
-func TestOthers(t *testing.T) {
-	refusals := make(chan Refusal, 10)
-	_, rec := withPackets(t, failing(nil), func(c *Config) { c.OnRefused = func(r Refusal) { refusals <- r } })
-	src, dst := netip.AddrPortFrom(guestAddr, 5000), netip.AddrPortFrom(server.Addr(), 53)
-	rec.Send(packet.Build{Proto: packet.UDP, Src: src, Dst: dst}.Bytes())
-	if r := <-refusals; !r.Unsupported || r.Request.Proto != policy.UDP || r.Request.Dst != dst {
-		t.Errorf("told of %+v", r)
-	}
-	if _, err := rec.Wait(testContext(t), func(f *tuntest.Recorded) bool { return f.Packet.ICMPError() }); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestHalfCloseTimeout: the knob cuts a half-closed connection, and only that.
 func TestHalfCloseTimeout(t *testing.T) {
 	u, far := pipes(0)

@@ -35,6 +35,19 @@ func (h *hosts) find(addr netip.AddrPort) (p *hostPort, isHost bool) {
 
 // add makes p reachable. If that succeeds it calls begin first, unless that is
 // nil.
+// silent reports whether a host has a port that is a black hole. Such a host
+// answers no pings either.
+func (h *hosts) silent(addr netip.Addr) bool {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for _, p := range h.ports[addr] {
+		if p.silent {
+			return true
+		}
+	}
+	return false
+}
+
 func (h *hosts) add(addr netip.AddrPort, p *hostPort, begin func()) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -130,11 +143,9 @@ func (g *Gateway) serveHost(req *netstack.Request) bool {
 		req.Reset()
 		return true
 	}
-	for _, p := range g.subnets {
-		if p.Contains(req.Dst().Addr()) {
-			req.Unreachable(packet.HostUnreachable)
-			return true
-		}
+	if g.inSubnets(req.Dst().Addr()) && !g.loopbackOf(req.Dst().Addr()).IsValid() {
+		req.Unreachable(packet.HostUnreachable)
+		return true
 	}
 	return false
 }
