@@ -29,6 +29,7 @@ func TestMain(m *testing.M) {
 		"tcpbox": func() {
 			os.Exit(Main(os.Args, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 		},
+		"restricted": restrictedMain,
 	})
 }
 

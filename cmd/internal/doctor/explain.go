@@ -52,51 +52,56 @@ func kernel(f *facts) Check {
 // namespaces speaks of all that a sandbox has, and of the one that its guest
 // gets inside.
 func namespaces(f *facts) Check {
-	c := Check{ID: "user-namespaces", Name: "user namespaces", State: OK, Found: "can be made"}
+	c := Check{ID: "namespaces", Name: "namespaces", State: OK, Found: "can be made"}
 	err, kind := f.spaces.err, f.spaces.kind
 	inner, tried := f.probe[stepInner]
 	rights := f.probe[stepPrivate]
+	where := ""
 	switch {
+	case is(err, unix.EMFILE, unix.ENFILE):
+		return untried(c) // open files are a check of their own
 	case err != nil:
-		c.Found = fmt.Sprintf("cannot be made: %v", err)
-		if kind != "" && kind != "user" {
-			c.Name = kindName(kind) + " namespaces"
-		}
 	case inner != nil:
-		c.Found = fmt.Sprintf("cannot be made in a sandbox: %v", inner)
-		err, kind = inner, "user"
-	case rights != nil:
-		c.Found = fmt.Sprintf("can be made, but give no rights: mount: %v", rights)
-		err, kind = rights, ""
-	case !tried:
-		return untried(c)
-	default:
+		err, kind, where = inner, "user", " in a sandbox"
+	case rights == nil && tried:
 		return c
+	case rights == nil:
+		return untried(c)
+	}
+	switch {
+	case err == nil:
+		c.Found = fmt.Sprintf("can be made, but give no right to mount: %v", rights)
+		err = rights
+	case is(err, unix.ENOSPC):
+		c.Found = fmt.Sprintf("the limit on %snamespaces is reached", kindName(kind))
+		if limit := f.sysctls[limitPath(kind)]; limit != "" && where == "" {
+			c.Found += ": it is " + limit
+		}
+	default:
+		c.Found = fmt.Sprintf("%snamespaces cannot be made%s: %v", kindName(kind), where, err)
 	}
 	c.State, c.Cost, c.Mend = Cannot, noSandbox, f.mendNamespaces(err, kind)
 	return c
 }
 
+// kindName is a kind of namespaces in a sentence.
 func kindName(kind string) string {
 	switch kind {
+	case "":
+		return ""
 	case "mnt":
-		return "mount"
+		return "mount "
 	case "net":
-		return "network"
+		return "network "
 	}
-	return kind
+	return kind + " "
 }
 
 func (f *facts) mendNamespaces(err error, kind string) string {
 	const unconfined = "docker run --security-opt seccomp=unconfined …"
 	switch {
 	case is(err, unix.ENOSPC):
-		if kind == "" {
-			kind = "user"
-		}
-		return fmt.Sprintf("sudo sysctl -w user.max_%s_namespaces=10000", kind)
-	case is(err, unix.EMFILE, unix.ENFILE):
-		return `ulimit -n "$(ulimit -Hn)"`
+		return "sudo sysctl -w " + strings.ReplaceAll(limitPath(kind), "/", ".") + "=10000"
 	case is(err, unix.EAGAIN):
 		return `ulimit -u "$(ulimit -Hu)"`
 	case is(err, unix.EINVAL, unix.ENOSYS):
@@ -111,10 +116,9 @@ func (f *facts) mendNamespaces(err error, kind string) string {
 	return "run as root, and not in a chroot"
 }
 
-// untried is c where what would have to be tried needs a namespace that could
-// not be had.
+// untried is c where what it takes to try could not be had.
 func untried(c Check) Check {
-	c.State, c.Found = Untried, "needs the namespaces of a sandbox"
+	c.State, c.Found = Untried, "needs what cannot be had here"
 	return c
 }
 
@@ -174,19 +178,13 @@ func tunDevice(f *facts) Check {
 	case is(err, unix.ENODEV, unix.ENXIO):
 		c.Found = "there is no driver behind it"
 		c.Mend = "sudo modprobe tun"
+	case is(err, unix.EMFILE, unix.ENFILE):
+		return untried(c)
 	default:
 		c.Found = err.Error()
-		c.Mend = mendLimits(err)
 	}
 	c.State, c.Cost = Cannot, noSandbox
 	return c
-}
-
-func mendLimits(err error) string {
-	if is(err, unix.EMFILE, unix.ENFILE) {
-		return `ulimit -n "$(ulimit -Hn)"`
-	}
-	return ""
 }
 
 func seccomp(f *facts) Check {
@@ -228,7 +226,7 @@ func descriptors(f *facts) Check {
 	}
 	c.State = Warning
 	c.Cost = fmt.Sprintf("a guest has fewer than %d connections to the outside at a time", f.files)
-	if launch := (*tcpbox.LaunchError)(nil); is(f.run, unix.EMFILE) || errors.As(f.run, &launch) && is(launch, unix.EMFILE) {
+	if is(f.run, unix.EMFILE) {
 		c.State, c.Cost = Cannot, noSandbox
 	}
 	c.Mend = "sudo prlimit --nofile=65536 --pid $$"

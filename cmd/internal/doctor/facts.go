@@ -53,8 +53,15 @@ const (
 	appArmorRestricts = "kernel/apparmor_restrict_unprivileged_userns" // Ubuntu's, since 23.10
 	pingRange         = "net/ipv4/ping_group_range"                    // icmp(7)
 	ipv6Off           = "net/ipv6/conf/all/disable_ipv6"               // ip-sysctl.rst
-	maxNamespaces     = "user/max_%s_namespaces"                       // namespaces(7)
 )
+
+// limitPath is the sysctl that limits a kind of namespaces (namespaces(7)).
+func limitPath(kind string) string {
+	if kind == "" {
+		kind = "user"
+	}
+	return "user/max_" + kind + "_namespaces"
+}
 
 // rootCaps are what a caller needs to make a sandbox without an outer user
 // namespace.
@@ -82,7 +89,11 @@ func gather(ctx context.Context, o Options) facts {
 	}
 	f.filtered = isFiltered()
 	f.container = inContainer()
-	for _, path := range []string{unprivilegedClone, appArmorRestricts, pingRange, ipv6Off} {
+	paths := []string{unprivilegedClone, appArmorRestricts, pingRange, ipv6Off}
+	for _, k := range kinds {
+		paths = append(paths, limitPath(k.name))
+	}
+	for _, path := range paths {
 		if text, err := os.ReadFile("/proc/sys/" + path); err == nil {
 			f.sysctls[path] = strings.Join(strings.Fields(string(text)), " ")
 		}

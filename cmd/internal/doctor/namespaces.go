@@ -46,7 +46,7 @@ func tryNamespaces(ctx context.Context, o Options, privileged bool) (spaces, map
 			flags |= k.flag
 		}
 	}
-	cmd := probeCommand(o, flags, os.Geteuid(), os.Getegid(), "all")
+	cmd := probeCommand(o, flags, whatAll)
 	out, err := runProbe(ctx, cmd)
 	steps := parseSteps(out)
 	if err == nil || len(steps) > 0 {
@@ -57,7 +57,7 @@ func tryNamespaces(ctx context.Context, o Options, privileged bool) (spaces, map
 		if flags&k.flag == 0 {
 			continue
 		}
-		cmd := probeCommand(o, k.flag|flags&unix.CLONE_NEWUSER, os.Geteuid(), os.Getegid(), "nothing")
+		cmd := probeCommand(o, k.flag|flags&unix.CLONE_NEWUSER, whatNothing)
 		if _, err := runProbe(ctx, cmd); err != nil {
 			return spaces{err: cause(err), kind: k.name}, nil
 		}
@@ -66,9 +66,12 @@ func tryNamespaces(ctx context.Context, o Options, privileged bool) (spaces, map
 }
 
 // probeCommand executes this program again, to call Probe in new namespaces.
-func probeCommand(o Options, flags uintptr, uid, gid int, what string) *exec.Cmd {
+func probeCommand(o Options, flags uintptr, what string) *exec.Cmd {
 	attr := &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
-	if flags&unix.CLONE_NEWUSER != 0 {
+	// The ids of an inner namespace stay unmapped: they are written by way of
+	// /proc, which may be another pid namespace's there.
+	if flags&unix.CLONE_NEWUSER != 0 && what != whatInner {
+		uid, gid := os.Geteuid(), os.Getegid()
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
 		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
 		if what == whatAll {

@@ -63,7 +63,7 @@ func probeAll(o Options, w io.Writer, say func(step, error)) {
 	_, err = os.Stat("/proc/sys/net/ipv4/tcp_tw_reuse_delay")
 	say(stepReuse, err)
 
-	cmd := probeCommand(o, unix.CLONE_NEWUSER, os.Geteuid(), os.Getegid(), whatInner)
+	cmd := probeCommand(o, unix.CLONE_NEWUSER, whatInner)
 	out, err := runProbe(context.Background(), cmd)
 	if len(out) > 0 {
 		err = nil // it was made
