@@ -13,6 +13,12 @@
 // Init is the caller's own binary, executed again: a program that uses this
 // package calls Init first in main, and in TestMain.
 //
+// What a guest can still reach: the caller's files, with the caller's rights
+// and none of root's overrides, Unix sockets among them; the descriptors it is
+// given; and the caller's process group, for a signal to group 0 goes to the
+// whole job. A caller with uid 0 gives its guest the files of uid 0, unless
+// Config.User names somebody else.
+//
 // It needs Linux 5.12 or newer.
 package guest
 
@@ -56,7 +62,9 @@ type Config struct {
 	Sysctls []netns.Sysctl
 
 	// Etc are files that the guest finds in /etc instead of the host's, by
-	// their names. Nothing of the host's is written.
+	// their names. Nothing of the host's is written, and /etc is read-only.
+	// What the host changes there later may or may not show. Empty leaves
+	// /etc as it is.
 	Etc map[string][]byte
 
 	// Hide are directories of the host that are empty for the guest, by their
