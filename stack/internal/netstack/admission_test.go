@@ -228,6 +228,36 @@ func TestResetWhilePending(t *testing.T) {
 	}
 }
 
+// TestBothConnect: the stack connects to the guest on the 4-tuple of a request
+// that is pending. The endpoint that is there keeps it, and its log.
+func TestBothConnect(t *testing.T) {
+	g := newRawGuest(t)
+	c := g.conn(1000)
+	c.syn()
+	req := g.request()
+	dialed := make(chan error, 1)
+	go func() {
+		s, err := g.gateway.Dial(g.ctx, 0, serverAddr, c.src)
+		if err == nil {
+			s.Close()
+		}
+		dialed <- err
+	}()
+	c.expect(packet.SYN)
+	if _, err := req.Accept(); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("Accept = %v, want EADDRINUSE", err)
+	}
+	c.seq--
+	c.syn() // asks again, and so opens simultaneously
+	c.expect(synAck)
+	c.send(ackFl, "")
+	if err := <-dialed; err != nil {
+		t.Error("dial:", err)
+	}
+	wantPath(t, "the gateway", g.log.waitFor(t, g.log.newest(), tcpstate.FinWait1), active[0],
+		"SYN-SENT>SYN-RECEIVED (segment SYN)", "SYN-RECEIVED>ESTABLISHED (segment ACK)", "ESTABLISHED>FIN-WAIT-1 (call close)")
+}
+
 // acceptor accepts every connection, and hands out those that complete.
 func acceptor(conns chan<- *Conn) func(*Config) {
 	return func(cfg *Config) {

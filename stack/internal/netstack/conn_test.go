@@ -265,14 +265,18 @@ func join(t *testing.T, guest, upstream relay.Conn) (wait func() relay.Result) {
 // where the other side can do without waiting, through a buffer where not.
 func TestRelay(t *testing.T) {
 	const mib = 1 << 20
+	large := 64 * mib
+	if raceEnabled {
+		large = 8 * mib
+	}
 	for _, c := range []struct {
 		name   string
 		size   int
 		window int // of the upstream; 0: another stack
 		plain  bool
 	}{
-		{"64 MiB, to another stack", 64 * mib, 0, false},
-		{"64 MiB, to an upstream with a large window", 64 * mib, mib, false},
+		{"64 MiB, to another stack", large, 0, false},
+		{"64 MiB, to an upstream with a large window", large, mib, false},
 		{"4 MiB, to an upstream with a window of 1000 bytes", 4 * mib, 1000, false},
 		{"100 kB, to an upstream with a window of 7 bytes", 100_000, 7, false},
 		{"1 MiB, to an upstream that only reads and writes", mib, 5000, true},

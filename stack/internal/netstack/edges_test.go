@@ -330,7 +330,7 @@ func TestActiveEdges(t *testing.T) {
 			ctx, cancel := context.WithCancel(g.ctx)
 			defer cancel()
 			conn, errs, _ := g.dial(ctx, 8080)
-			id := g.log.last
+			id := g.log.newest()
 			c.run(conn, cancel)
 			wantPath(t, "the gateway", g.log.waitFor(t, id, c.end), c.path...)
 			err := <-errs

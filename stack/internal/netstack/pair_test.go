@@ -46,6 +46,13 @@ func (l *transitionLog) sink(t tcpstate.Transition) {
 	l.mu.Unlock()
 }
 
+// newest returns the connection of which the last transition tells.
+func (l *transitionLog) newest() tcpstate.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
+
 // of returns the states that conn went through, in order.
 func (l *transitionLog) of(conn tcpstate.Conn) []tcpstate.Transition {
 	l.mu.Lock()

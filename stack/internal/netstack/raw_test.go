@@ -10,7 +10,7 @@ import (
 	"tcpbox/tun/tuntest"
 )
 
-const testTimeout = 20 * time.Second
+const testTimeout = time.Minute // machines are slow at times
 
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)

@@ -89,9 +89,10 @@ func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) 
 	newer := r.tw.newer(tcpHdr.SequenceNumber(), opts.TS, opts.TSVal, now)
 	r.mu.Unlock()
 	if newer {
-		if !r.released.Load() && r.park(pkt, now) {
+		if !r.released.Load() && r.firstSYN(now) && r.park(pkt, now) {
 			// What the guest sent before is still being read; Conn.Close goes
-			// on from here.
+			// on from here. If that takes longer than until the guest's next
+			// SYN, the new connection comes first.
 			if r.released.Load() {
 				s.reopen(r)
 			}

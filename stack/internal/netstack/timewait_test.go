@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"tcpbox/stack/tcpstate"
 	"tcpbox/tun"
@@ -111,6 +112,29 @@ func TestSYNInTimeWaitUnread(t *testing.T) {
 	accept(g.request())
 	c.expect(synAck)
 	g.log.waitFor(t, s.ID(), tcpstate.Closed)
+}
+
+// TestSYNInTimeWaitNeverRead: it does not wait for ever.
+func TestSYNInTimeWaitNeverRead(t *testing.T) {
+	clock := newStandingClock()
+	g := newRawGuest(t, onClock(clock))
+	c := g.conn(1000)
+	s := c.establish()
+	s.CloseWrite()
+	c.expect(finAck)
+	c.send(finAck, "nobody reads this")
+	c.expect(ackFl)
+	g.log.waitFor(t, s.ID(), tcpstate.TimeWait)
+	c.seq += 1000
+	c.syn()
+	g.ping(t)
+	clock.Advance(time.Second)
+	c.seq--
+	c.syn()
+	accept(g.request())
+	c.expect(synAck)
+	wantReset(t, s)
+	s.Close()
 }
 
 // TestTimeWaitNeverStalls: three thousand connections in a row, from only forty
@@ -238,6 +262,8 @@ func dialAndClose(t *testing.T, p *pair, port uint16, ends bool, step func()) bo
 		return true
 	}
 	p.gatewayLog.waitFor(t, c.ID(), tcpstate.TimeWait)
+	// Else the guest sends its FIN again when the clock moves.
+	eventually(t, "the guest's end had closed", func() bool { return p.guest.Stats().Tracked == 0 })
 	return true
 }
 

@@ -155,7 +155,7 @@ func TestGiveUps(t *testing.T) {
 		clock := newStandingClock()
 		g := newRawGuest(t, onClock(clock))
 		_, errs, _ := g.dial(context.Background(), 8080)
-		wantAge(t, stepUntil(t, clock, g.log, g.log.last, tcpstate.Closed, 300*time.Second), "timer retransmission", 127*time.Second)
+		wantAge(t, stepUntil(t, clock, g.log, g.log.newest(), tcpstate.Closed, 300*time.Second), "timer retransmission", 127*time.Second)
 		if err := <-errs; !errors.Is(err, syscall.ETIMEDOUT) {
 			t.Errorf("Dial = %v, want ETIMEDOUT", err)
 		}
