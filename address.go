@@ -12,18 +12,29 @@ import (
 	"tcpbox/stack/peer"
 )
 
-// firstPeer is the place in the subnet of the first peer's address.
-const firstPeer = 16
+// The places in the subnet of the address that stands for the host's loopback,
+// and of the first peer's.
+const (
+	hostPlace = 3
+	firstPeer = 16
+)
+
+// HostName is the name, inside every sandbox, of the host's loopback. A
+// connection to it goes on to the same port of 127.0.0.1 or ::1, but only where
+// a rule allows @host: no Net does.
+const HostName = "host.tcpbox.internal"
 
 // An addressPlan says who has which address in the sandbox.
 //
 //	.1   gateway: the resolver; the guest's default route
 //	.2   guest
+//	.3   the host's loopback, as HostName
 //	.16… peers, in their order
 type addressPlan struct {
 	gateways []netip.Addr
 	guests   []netip.Prefix // the guest's addresses with the subnet's length
 	subnets  []netip.Prefix
+	loopback []netip.Addr   // what stands for the host's
 	peers    [][]netip.Addr // by peer, then by family
 }
 
@@ -64,6 +75,7 @@ func (c *Config) plan() (addressPlan, error) {
 	for _, s := range a.subnets {
 		a.gateways = append(a.gateways, nth(s, 1))
 		a.guests = append(a.guests, netip.PrefixFrom(nth(s, 2), s.Bits()))
+		a.loopback = append(a.loopback, nth(s, hostPlace))
 	}
 	byName := map[string]int{}
 	for _, p := range c.Peers {
@@ -105,9 +117,12 @@ func (a addressPlan) sources() []netip.Prefix {
 	return s
 }
 
-// names are the peers' names and addresses.
+// names are the host's name and the peers', with their addresses.
 func (a addressPlan) names(peers []peer.Spec) []dns.Host {
 	var hosts []dns.Host
+	for _, addr := range a.loopback {
+		hosts = append(hosts, dns.Host{Name: HostName, Addr: addr})
+	}
 	seen := map[string]bool{}
 	for i, p := range peers {
 		if seen[p.Name] {

@@ -74,8 +74,8 @@ type Config struct {
 	MTU int
 
 	// Subnet4 and Subnet6 are the sandbox's own. The first address is the
-	// gateway's, the second the guest's; peers have those from the sixteenth
-	// on. The zero Prefix means DefaultSubnet4 and DefaultSubnet6.
+	// gateway's, the second the guest's, the third stands for the host's
+	// loopback (HostName); peers have those from the sixteenth on. The zero Prefix means DefaultSubnet4 and DefaultSubnet6.
 	Subnet4, Subnet6 netip.Prefix
 
 	// NoIPv6 switches IPv6 off inside.
@@ -90,6 +90,15 @@ type Config struct {
 
 	// Peers are hosts inside the stack, reachable by name under every Policy.
 	Peers []peer.Spec
+
+	// UDPTimeout ends a flow of UDP or ping after this long without a packet in
+	// either direction. Zero means stack.DefaultUDPTimeout, which is 30 s.
+	UDPTimeout time.Duration
+
+	// MaxFlows is how many flows of UDP and ping there may be at once; one more
+	// ends the one that was used least recently. Zero means
+	// stack.DefaultMaxFlows, which is 4096.
+	MaxFlows int
 
 	// Knobs are TCP settings per leg.
 	Knobs []knob.Setting
@@ -162,6 +171,19 @@ func (c *Config) normalise() error {
 	}
 	if err := peer.Check(c.Peers); err != nil {
 		errs = append(errs, err)
+	}
+	if c.UDPTimeout < 0 || c.MaxFlows < 0 {
+		bad("the timeout and the number of UDP flows are not negative")
+	}
+	for _, p := range c.Peers {
+		if p.Name == HostName {
+			bad("peer %s: the name stands for the host's loopback; choose another", p)
+		}
+	}
+	for _, h := range c.DNS.Hosts {
+		if h.Name == HostName {
+			bad("host %s: the name stands for the host's loopback; choose another", h)
+		}
 	}
 	if c.DNS.None && len(c.DNS.Servers) > 0 {
 		bad("dns none excludes dns servers")

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tcpbox/policy"
+	"tcpbox/stack/dns"
 	"tcpbox/stack/peer"
 )
 
@@ -26,6 +27,7 @@ func TestAddressPlan(t *testing.T) {
 	}{
 		{"gateways", join(a.gateways), "198.18.0.1 fd74:6370:626f:78::1"},
 		{"guests", join(a.guests), "198.18.0.2/24 fd74:6370:626f:78::2/64"},
+		{"the host's loopback", join(a.loopback), "198.18.0.3 fd74:6370:626f:78::3"},
 		{"the first peer", join(a.peers[0]), "198.18.0.16 fd74:6370:626f:78::10"},
 		{"the second peer", join(a.peers[1]), "198.18.0.17 fd74:6370:626f:78::11"},
 		{"a peer of the same name", join(a.peers[2]), "198.18.0.16 fd74:6370:626f:78::10"},
@@ -35,7 +37,7 @@ func TestAddressPlan(t *testing.T) {
 			t.Errorf("%s: %s, want %s", row.what, row.got, row.want)
 		}
 	}
-	if names := a.names(c.Peers); len(names) != 4 {
+	if names := a.names(c.Peers); len(names) != 6 {
 		t.Errorf("names = %v, want each name once in each family", names)
 	}
 }
@@ -71,6 +73,9 @@ func TestCheckFindsEveryFault(t *testing.T) {
 		{"dns none and servers", Config{Args: []string{"true"}, DNS: DNS{None: true, Servers: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}}}, []string{"excludes"}},
 		{"two peers on a port", Config{Args: []string{"true"}, Peers: []peer.Spec{{Name: "a", Kind: peer.Echo, Port: 7}, {Name: "a", Kind: peer.HTTP, Port: 7}}}, []string{"same port"}},
 		{"more peers than addresses", Config{Args: []string{"true"}, Peers: many}, []string{"no room"}},
+		{"a peer with the host's name", Config{Args: []string{"true"}, Peers: []peer.Spec{{Name: HostName, Kind: peer.Echo, Port: 7}}}, []string{"choose another"}},
+		{"a host with the host's name", Config{Args: []string{"true"}, DNS: DNS{Hosts: []dns.Host{{Name: HostName, Addr: netip.MustParseAddr("10.0.0.1")}}}}, []string{"choose another"}},
+		{"a negative timeout", Config{Args: []string{"true"}, UDPTimeout: -1}, []string{"not negative"}},
 		{"several faults", Config{Subnet4: prefix("10.1.2.0/30")}, []string{"no command", "too small"}},
 	} {
 		err := row.c.Check()

@@ -99,6 +99,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) err
 	decide := func(_ context.Context, r policy.Request) policy.Verdict { return cfg.Policy.Decide(r, s.owned) }
 	s.gateway, err = stack.New(stack.Config{
 		Device: s.guest.Device(), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
+		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, MaxFlows: cfg.MaxFlows,
 		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Log: cfg.Log,
 	})
 	if err != nil {

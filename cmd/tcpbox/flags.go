@@ -61,7 +61,7 @@ type runFlags struct {
 func (f *runFlags) list() []cli.Flag {
 	var flags []cli.Flag
 	for _, name := range []string{
-		"net", "allow", "deny", "dns", "add-host", "peer", "tcp", "log",
+		"net", "allow", "deny", "udp-timeout", "dns", "add-host", "peer", "tcp", "log",
 		"name", "hostname", "mtu", "subnet4", "subnet6", "env", "workdir", "timeout", "user", "keep-fd",
 	} {
 		flags = append(flags, f.words.flag(name, name))
@@ -169,6 +169,8 @@ func (f *runFlags) set(flag, value string) (err error) {
 		c.Dir, err = parseDir(value)
 	case "timeout":
 		f.timeout, err = parseTimeout(value)
+	case "udp-timeout":
+		c.UDPTimeout, err = parseTimeout(value)
 	case "user":
 		c.User, err = parseUser(value)
 	case "keep-fd":

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
+	"strconv"
 	"sync"
 
 	"tcpbox"
@@ -48,10 +50,7 @@ func (s *speaker) refused(r tcpbox.Refusal) {
 	if s.quiet {
 		return
 	}
-	where := r.Request.Dst.String()
-	if r.Request.Proto == policy.ICMP {
-		where = r.Request.Dst.Addr().String()
-	}
+	where := whereTo(r.Request)
 	d := destination{r.Request.Proto, where}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,7 +65,7 @@ func (s *speaker) refused(r tcpbox.Refusal) {
 	s.told[d] = 1
 	switch {
 	case r.Unsupported:
-		s.line(fmt.Sprintf("refused %s to %s: this version carries TCP, and DNS through the sandbox's resolver", protoName(d.proto), where))
+		s.line(fmt.Sprintf("refused %s: %s", where, r.Why))
 	case r.Verdict.Hint != "":
 		s.line(fmt.Sprintf("refused %s (%s); to allow it: %s", where, r.Verdict.Rule, r.Verdict.Hint))
 	default:
@@ -74,14 +73,19 @@ func (s *speaker) refused(r tcpbox.Refusal) {
 	}
 }
 
-func protoName(p policy.Proto) string {
-	switch p {
-	case policy.UDP:
-		return "UDP"
-	case policy.ICMP:
-		return "ping"
+// whereTo names what was tried: for TCP the destination alone.
+func whereTo(r policy.Request) string {
+	host, port := r.Dst.Addr().String(), strconv.Itoa(int(r.Dst.Port()))
+	if r.Host {
+		host = tcpbox.HostName
 	}
-	return "TCP"
+	switch r.Proto {
+	case policy.ICMP:
+		return "ping to " + host
+	case policy.UDP:
+		return "UDP to " + net.JoinHostPort(host, port)
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // outcome tells which leg does not carry a setting. What was set as asked
