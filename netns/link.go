@@ -112,7 +112,15 @@ func (l Link) Up() error {
 	for _, g := range l.Gateways {
 		b.defaultRoute(index, g)
 	}
-	return b.send(fd)
+	if err := b.send(fd); err != nil {
+		return err
+	}
+	for _, a := range l.Addresses {
+		if err := awaitLocal(fd, a.Addr()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // linkIndex asks through fd, for SIOCGIFINDEX works on every kind of socket.
