@@ -155,7 +155,7 @@ func labRun(args []string, streams Streams) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	progress := newProgress(streams.Err)
+	progress := newProgress(streams.Err, len(l.Variants))
 	runner := lab.Runner{Stderr: streams.Err, OnRow: progress.row}
 	report, err := runner.Run(ctx, l)
 	progress.end()
@@ -193,9 +193,13 @@ type progress struct {
 	terminal bool
 }
 
-func newProgress(f *os.File) *progress {
+func newProgress(f *os.File, rows int) *progress {
 	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	return &progress{w: f, terminal: err == nil}
+	p := &progress{w: f, terminal: err == nil}
+	if p.terminal {
+		fmt.Fprintf(p.w, "0 of %d rows", rows)
+	}
+	return p
 }
 
 const clearLine = "\r\x1b[K"

@@ -97,6 +97,9 @@ func TestTimeWaitExhaustionEqualsWhatWasMeasuredBefore(t *testing.T) {
 // Each of these takes away the cause of a row, or expects what is not so. The
 // verdict has to notice.
 func TestABrokenCauseFailsTheVerdict(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a run of twelve rows, twice")
+	}
 	broken := []struct {
 		name, row string
 		breaks    func(v *Variant)
