@@ -283,8 +283,12 @@ func linterRules() string {
 				allow = append(allow, p)
 			}
 		}
+		deny := []string{module + "/"}
+		if !slices.Contains(allow, module+"$") {
+			deny = append(deny, module+"$")
+		}
 		name := strings.NewReplacer("/*", "-all", "/", "-", ".", "root").Replace(r.path)
-		rule(name, files, []string{module + "/", module + "$"}, allow, r.why)
+		rule(name, files, deny, allow, r.why)
 	}
 	b.WriteString(indent)
 	return b.String()

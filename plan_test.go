@@ -93,8 +93,10 @@ func TestCheckFindsEveryFault(t *testing.T) {
 func TestNsswitchConf(t *testing.T) {
 	for _, row := range []struct{ what, host, want string }{
 		{"no file", "", "hosts:          files dns\n"},
-		{"daemons are left out", "passwd: files systemd\nhosts: mymachines resolve [!UNAVAIL=return] files dns\ngroup: files\n",
-			"passwd: files systemd\nhosts:          files dns\ngroup: files\n"},
+		{
+			"daemons are left out", "passwd: files systemd\nhosts: mymachines resolve [!UNAVAIL=return] files dns\ngroup: files\n",
+			"passwd: files systemd\nhosts:          files dns\ngroup: files\n",
+		},
 		{"two lines become one", "hosts: a\nhosts: b\n", "hosts:          files dns\n"},
 		{"a comment stays", "# hosts: a\n", "# hosts: a\nhosts:          files dns\n"},
 		{"no line end", "passwd: files", "passwd: files\nhosts:          files dns\n"},

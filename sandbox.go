@@ -165,8 +165,10 @@ func (s *Sandbox) runGateway() {
 // uplink gives the gateway the host's sockets.
 type uplink struct{ *upstream.Host }
 
-var _ stack.Uplink = uplink{}
-var _ relay.Conn = (*upstream.Conn)(nil)
+var (
+	_ stack.Uplink = uplink{}
+	_ relay.Conn   = (*upstream.Conn)(nil)
+)
 
 // Name returns the sandbox's name.
 func (s *Sandbox) Name() string { return s.name }

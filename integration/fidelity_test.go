@@ -380,8 +380,12 @@ func sendNoise(c *net.TCPConn, size int64, seed uint64, sum chan<- [sha256.Size]
 func checkNoise(c *net.TCPConn, size int64, sum <-chan [sha256.Size]byte) error {
 	h := sha256.New()
 	n, err := io.Copy(h, c)
-	if want := <-sum; err != nil || n != size || [sha256.Size]byte(h.Sum(nil)) != want {
-		return fmt.Errorf("received %d bytes of %d, %v, sums equal: %v", n, size, err, [sha256.Size]byte(h.Sum(nil)) == want)
+	want := <-sum
+	switch same := [sha256.Size]byte(h.Sum(nil)) == want; {
+	case err != nil:
+		return fmt.Errorf("receive: %w", err)
+	case n != size || !same:
+		return fmt.Errorf("received %d bytes of %d, sums equal: %v", n, size, same)
 	}
 	return nil
 }

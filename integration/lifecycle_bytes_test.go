@@ -111,15 +111,23 @@ func TestLifePipes(t *testing.T) {
 			want         string
 		}{
 			{"the reader goes away", `"$0" run -q -- yes | head -n 1; echo ${PIPESTATUS[0]}`, "y\n141\n"},
-			{"the reader goes away, and the guest does not care",
-				`"$0" run -q -- sh -c 'trap "" PIPE; sleep 0.2; echo x 2>/dev/null; exit 6' | true; echo ${PIPESTATUS[0]}`, "6\n"},
-			{"the reader of the log goes away",
-				`"$0" run --log - --peer web=http -- sh -c 'sleep 0.2; "$0" get http://web/ >/dev/null 2>&1; exit 6' "$0" 2>&1 >/dev/null | true; echo ${PIPESTATUS[0]}`, "6\n"},
-			{"what the guest does not read is the next command's",
-				`printf 'a\nb\n' | { "$0" run -q -- sh -c 'read x; echo 1 $x'; read y; echo 2 $y; }`, "1 a\n2 b\n"},
+			{
+				"the reader goes away, and the guest does not care",
+				`"$0" run -q -- sh -c 'trap "" PIPE; sleep 0.2; echo x 2>/dev/null; exit 6' | true; echo ${PIPESTATUS[0]}`, "6\n",
+			},
+			{
+				"the reader of the log goes away",
+				`"$0" run --log - --peer web=http -- sh -c 'sleep 0.2; "$0" get http://web/ >/dev/null 2>&1; exit 6' "$0" 2>&1 >/dev/null | true; echo ${PIPESTATUS[0]}`, "6\n",
+			},
+			{
+				"what the guest does not read is the next command's",
+				`printf 'a\nb\n' | { "$0" run -q -- sh -c 'read x; echo 1 $x'; read y; echo 2 $y; }`, "1 a\n2 b\n",
+			},
 			{"no input", `"$0" run -q -- cat </dev/null; echo $?`, "0\n"},
-			{"both outputs of one file in order",
-				`"$0" run -q -- sh -c 'for i in 1 2 3; do echo $i; echo $i >&2; done' 2>&1`, "1\n1\n2\n2\n3\n3\n"},
+			{
+				"both outputs of one file in order",
+				`"$0" run -q -- sh -c 'for i in 1 2 3; do echo $i; echo $i >&2; done' 2>&1`, "1\n1\n2\n2\n3\n3\n",
+			},
 			{"a file as output", `f=$(mktemp); "$0" run -q -- sh -c 'echo a; echo b' >$f; cat $f; rm $f`, "a\nb\n"},
 		} {
 			t.Run(row.what, func(t *testing.T) {

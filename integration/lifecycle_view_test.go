@@ -31,8 +31,11 @@ func TestLifeView(t *testing.T) {
 			{"--env adds", []string{"-e", "A=b c", "--env", "A=d"}, "echo $A", "d"},
 			{"--workdir", []string{"-w", "/usr/bin"}, "pwd", "/usr/bin"},
 			{"--mtu", []string{"--mtu", "1400"}, "cat /sys/class/net/tcpbox0/mtu", "1400"},
-			{"--subnet4, --subnet6", []string{"--subnet4", "10.9.8.0/24", "--subnet6", "fd00:9::/64"},
-				"ip -o addr show tcpbox0 | awk '{print $4}'", "10.9.8.2/24\nfd00:9::2/64"},
+			{
+				"--subnet4, --subnet6",
+				[]string{"--subnet4", "10.9.8.0/24", "--subnet6", "fd00:9::/64"},
+				"ip -o addr show tcpbox0 | awk '{print $4}'", "10.9.8.2/24\nfd00:9::2/64",
+			},
 			{"--no-ipv6", []string{"--no-ipv6"}, "ip -6 addr; ip -o addr show tcpbox0 | awk '{print $4}'", "198.18.0.2/24"},
 			{"two interfaces", nil, "ls /sys/class/net", "lo\ntcpbox0"},
 			{"the sandbox's resolver", nil, "grep -v ^# /etc/resolv.conf", "nameserver 198.18.0.1"},

@@ -38,7 +38,7 @@ var build = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(dir, "tcpbox")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", bin, "tcpbox/cmd/tcpbox")
+	cmd := exec.Command("go", "build", "-o", bin, "tcpbox/cmd/tcpbox")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build tcpbox: %w\n%s", err, out)

@@ -116,7 +116,7 @@ func (g *Gateway) answeredHere(key flowKey, p outgoing) bool {
 	switch {
 	case isHost && key.echo:
 		if !g.hosts.silent(key.dst.Addr()) {
-			g.replyEcho(&key, p.data)
+			_ = g.replyEcho(&key, p.data)
 		}
 	case port != nil && port.silent:
 	case isHost:

@@ -115,7 +115,7 @@ type Gateway struct {
 // counters count what became of the connections that the guest asked for.
 type counters struct {
 	established, refused, unreachable, silent atomic.Uint64
-	noPort, busy, backlog                     atomic.Uint64
+	noPort, busy                              atomic.Uint64
 	open                                      atomic.Int64
 	undelivered                               atomic.Int64 // flows whose guest's FIN has not been passed on
 

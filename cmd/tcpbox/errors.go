@@ -68,7 +68,7 @@ func report(w io.Writer, err error) int {
 
 // flatten takes joined errors apart: each fault is a line of its own.
 func flatten(err error) []error {
-	switch e := err.(type) {
+	switch e := err.(type) { //nolint:errorlint // each layer is taken off by itself
 	case interface{ Unwrap() []error }:
 		var all []error
 		for _, inner := range e.Unwrap() {

@@ -55,7 +55,6 @@ type runFlags struct {
 
 	timeout time.Duration
 	logTo   string
-	netSet  bool
 }
 
 func (f *runFlags) list() []cli.Flag {

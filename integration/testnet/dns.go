@@ -1,6 +1,7 @@
 package testnet
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
@@ -38,10 +39,9 @@ func (ns *Namespace) ServeDNS(t testing.TB, zone map[string][]netip.Addr, addrs 
 			go func() { done <- s.ActivateAndServe() }()
 			<-started
 			t.Cleanup(func() {
-				if err := s.Shutdown(); err != nil {
+				if err := errors.Join(s.Shutdown(), <-done); err != nil {
 					t.Errorf("testnet: dns: %v", err)
 				}
-				<-done
 			})
 		}
 	}

@@ -78,10 +78,28 @@ func (ns *Namespace) addAddr(dev string, p netip.Prefix) error {
 	if err == nil {
 		err = ns.nl.AddrAdd(l, &netlink.Addr{IPNet: ipNet(p), Flags: unix.IFA_F_NODAD})
 	}
+	if err == nil {
+		err = poll(func() error { return ns.owns(p.Addr()) })
+	}
 	if err != nil {
 		return fmt.Errorf("%s: add %s to %s: %w", ns.name, p, dev, err)
 	}
 	return nil
+}
+
+// owns reports an error unless packets to addr are the namespace's own. The
+// kernel adds the route that says so after it has added an IPv6 address.
+func (ns *Namespace) owns(addr netip.Addr) error {
+	routes, err := ns.nl.RouteGet(addr.AsSlice())
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		if r.Type == unix.RTN_LOCAL {
+			return nil
+		}
+	}
+	return fmt.Errorf("no local route to %v yet", addr)
 }
 
 func (ns *Namespace) addNeighbours(dev string, mac net.HardwareAddr, addrs []netip.Addr) error {

@@ -229,7 +229,7 @@ func (d *Dialling) Wait(ctx context.Context) (*net.TCPConn, error) {
 	defer d.file.Close()
 	ctx, cancel := context.WithTimeoutCause(ctx, Patience, fmt.Errorf("no answer after %v", Patience))
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { d.file.SetWriteDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = d.file.SetWriteDeadline(time.Unix(1, 0)) })
 	defer stop()
 	raw, err := d.file.SyscallConn()
 	if err != nil {

@@ -64,7 +64,10 @@ func TestFilter(t *testing.T) {
 				family uint64
 				want   uint32
 			}{
-				{unix.AF_UNIX, allow}, {unix.AF_INET, allow}, {unix.AF_INET6, allow}, {unix.AF_NETLINK, allow},
+				{unix.AF_UNIX, allow},
+				{unix.AF_INET, allow},
+				{unix.AF_INET6, allow},
+				{unix.AF_NETLINK, allow},
 				{unix.AF_VSOCK, deny(unix.EAFNOSUPPORT)},
 				{1<<32 | unix.AF_VSOCK, deny(unix.EAFNOSUPPORT)},
 			} {

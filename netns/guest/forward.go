@@ -177,7 +177,7 @@ func (c *channel) wakeBy(sig syscall.Signal) {
 	if err != nil {
 		return
 	}
-	raw.Control(func(fd uintptr) {
+	_ = raw.Control(func(fd uintptr) {
 		flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
 		if err != nil {
 			return

@@ -145,8 +145,10 @@ func (s *initState) workingDirectory() (string, error) {
 		err = unix.ENOENT
 	}
 	if err != nil {
-		return "", &Error{Op: "find the working directory", Err: err,
-			Hint: "the current directory is deleted or out of reach; change to another or name one for the guest"}
+		return "", &Error{
+			Op: "find the working directory", Err: err,
+			Hint: "the current directory is deleted or out of reach; change to another or name one for the guest",
+		}
 	}
 	return string(buf[:n-1]), nil
 }

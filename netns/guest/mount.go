@@ -62,7 +62,7 @@ func mountError(op string, err error) error {
 // refuses in a user namespace unless the one outside is fully visible
 // (mount_namespaces(7)).
 func maskedError(what string, err error) error {
-	e := mountError("mount a fresh "+what, err).(*Error)
+	e := mountError("mount a fresh "+what, err).(*Error) //nolint:errorlint // it is just made
 	if errors.Is(err, unix.EPERM) && !sysctlIs("kernel/apparmor_restrict_unprivileged_userns", "1") {
 		e.Hint = "parts of the host's " + what + " are covered by other mounts, as in a container or in another sandbox; " +
 			"run as root, or start the container with " + what + " unmasked (--security-opt systempaths=unconfined)"
@@ -73,7 +73,7 @@ func maskedError(what string, err error) error {
 // privateMounts cuts the ties to the host's mounts, both ways.
 func privateMounts() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		e := mountError("make the mounts private", err).(*Error)
+		e := mountError("make the mounts private", err).(*Error) //nolint:errorlint // it is just made
 		if errors.Is(err, unix.EINVAL) {
 			e.Hint = "the root directory is not a mount point, as in a chroot; bind it onto itself first"
 		}

@@ -96,8 +96,10 @@ func (s *Sandbox) ready(ctx context.Context) (fd int, name string, err error) {
 		closeAll(fds)
 		return -1, "", &Error{Op: "start", Err: context.Cause(ctx)}
 	case errors.Is(err, io.EOF):
-		return -1, "", &Error{Op: "start", Err: ErrInitDied,
-			Hint: "the program that uses package guest must call its Init first in main"}
+		return -1, "", &Error{
+			Op: "start", Err: ErrInitDied,
+			Hint: "the program that uses package guest must call its Init first in main",
+		}
 	case err != nil:
 		return -1, "", &Error{Op: "start", Err: err}
 	case m.Fault != nil:

@@ -189,14 +189,13 @@ func (s *stage) become() (step, errno int32) {
 //
 //go:nosplit
 //go:norace
-func (s *stage) exec() (errno int32) {
+func (s *stage) exec() int32 {
 	denied := false
 	for i := range s.candidates {
 		_, _, e := syscall.RawSyscall(unix.SYS_EXECVE, uintptr(unsafe.Pointer(s.candidates[i])),
 			uintptr(unsafe.Pointer(&s.argv[0])), uintptr(unsafe.Pointer(&s.envv[0])))
 		switch e {
 		case unix.ENOENT, unix.ENOTDIR:
-			errno = int32(e)
 		case unix.EACCES:
 			denied = true
 		default:

@@ -48,7 +48,7 @@ func (s *initState) start() (pidfd int, err error) {
 	}
 	fail := func(err error) (int, error) {
 		unix.Kill(pid, unix.SIGKILL)
-		unix.Wait4(pid, nil, 0, nil)
+		_, _ = unix.Wait4(pid, nil, 0, nil)
 		unix.Close(pidfd)
 		return -1, err
 	}
@@ -81,7 +81,7 @@ func (s *initState) start() (pidfd int, err error) {
 func (s *initState) releaseFiles() {
 	if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
 		for fd := range 3 {
-			unix.Dup3(null, fd, unix.O_CLOEXEC)
+			_ = unix.Dup3(null, fd, unix.O_CLOEXEC)
 		}
 		unix.Close(null)
 	}

@@ -92,6 +92,6 @@ func (t *terminal) setGroup(group int) {
 	if unix.PthreadSigmask(unix.SIG_BLOCK, &ttou, &old) != nil {
 		return
 	}
-	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
-	unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, group)
+	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }()
+	_ = unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, group)
 }

@@ -142,9 +142,11 @@ func shell(t testing.TB) *console {
 
 func TestTerminalIsTheCallers(t *testing.T) {
 	everybody(t, func(t *testing.T, who who) {
-		c := newConsole(t, who.script(t, spec{Args: []string{"sh", "-c",
+		c := newConsole(t, who.script(t, spec{Args: []string{
+			"sh", "-c",
 			"tty; stty size; test -t 0 && echo terminal; echo typed >/dev/tty; ls /dev/pts; read x; echo got $x; " +
-				"python3 -c 'import os; print(os.ttyname(0))' 2>/dev/null || echo /dev/console"}}))
+				"python3 -c 'import os; print(os.ttyname(0))' 2>/dev/null || echo /dev/console",
+		}}))
 		c.expect("/dev/console\r\n")
 		c.expect("33 77\r\n")
 		c.expect("terminal\r\n")

@@ -79,11 +79,13 @@ func TestResolve(t *testing.T) {
 	}{
 		{"no settings, nothing done", nil, nil},
 		{
-			"a bare key sets every leg that can carry it", []string{"fin-timeout=5s"},
+			"a bare key sets every leg that can carry it",
+			[]string{"fin-timeout=5s"},
 			[]string{"guest.fin-timeout: 5s", "stack.fin-timeout: 5s", "upstream.fin-timeout: 5s"},
 		},
 		{
-			"and says of each other why it cannot", []string{"time-wait.timeout=5s"},
+			"and says of each other why it cannot",
+			[]string{"time-wait.timeout=5s"},
 			[]string{
 				"guest.time-wait.timeout" + notSet + constant("kernel's TIME-WAIT") + "sysctl",
 				"stack.time-wait.timeout: 5s",
@@ -91,31 +93,37 @@ func TestResolve(t *testing.T) {
 			},
 		},
 		{
-			"so where only the value is at fault", []string{"fin-timeout=2500ms"},
+			"so where only the value is at fault",
+			[]string{"fin-timeout=2500ms"},
 			[]string{
 				"guest.fin-timeout" + notSet + "it takes whole seconds, not 2.5s", "stack.fin-timeout: 2.5s",
 				"upstream.fin-timeout" + notSet + "it takes whole seconds, not 2.5s",
 			},
 		},
 		{
-			"so where only the value is at fault", []string{"fin-timeout=10m"},
+			"so where only the value is at fault",
+			[]string{"fin-timeout=10m"},
 			[]string{"guest.fin-timeout: 10m", "stack.fin-timeout: 10m", "upstream.fin-timeout" + notSet + "it takes at most 2m, not 10m"},
 		},
 		{"a key with a leg sets that leg alone", []string{"stack.fin-timeout=5s"}, []string{"stack.fin-timeout: 5s"}},
 		{
-			"the later of the same key and leg wins", []string{"stack.fin-timeout=5s", "stack.fin-timeout=6s"},
+			"the later of the same key and leg wins",
+			[]string{"stack.fin-timeout=5s", "stack.fin-timeout=6s"},
 			[]string{"stack.fin-timeout: 6s"},
 		},
 		{
-			"the later bare key wins", []string{"syn-backlog=5", "syn-backlog=6"},
+			"the later bare key wins",
+			[]string{"syn-backlog=5", "syn-backlog=6"},
 			[]string{"guest.syn-backlog: 6", "stack.syn-backlog: 6", "upstream.syn-backlog" + notSet + "the upstream leg dials and has no listener"},
 		},
 		{
-			"one leg wins over every leg, before it", []string{"guest.fin-timeout=5s", "fin-timeout=6s"},
+			"one leg wins over every leg, before it",
+			[]string{"guest.fin-timeout=5s", "fin-timeout=6s"},
 			[]string{"guest.fin-timeout: 5s", "stack.fin-timeout: 6s", "upstream.fin-timeout: 6s"},
 		},
 		{
-			"one leg wins over every leg, behind it", []string{"fin-timeout=6s", "guest.fin-timeout=5s"},
+			"one leg wins over every leg, behind it",
+			[]string{"fin-timeout=6s", "guest.fin-timeout=5s"},
 			[]string{"guest.fin-timeout: 5s", "stack.fin-timeout: 6s", "upstream.fin-timeout: 6s"},
 		},
 		{
@@ -124,18 +132,21 @@ func TestResolve(t *testing.T) {
 			[]string{"guest.fin-timeout: 1s", "stack.fin-timeout: 2s", "upstream.fin-timeout: 3s"},
 		},
 		{
-			"a bare key whose one carrier is taken is no fault", []string{"half-close-timeout=9s", "stack.half-close-timeout=never"},
+			"a bare key whose one carrier is taken is no fault",
+			[]string{"half-close-timeout=9s", "stack.half-close-timeout=never"},
 			[]string{
 				"guest.half-close-timeout" + notSet + lookup("half-close-timeout").Guest.Text, "stack.half-close-timeout: never",
 				"upstream.half-close-timeout" + notSet + lookup("half-close-timeout").Upstream.Text,
 			},
 		},
 		{
-			"an overridden value that no leg would carry is no fault", []string{"guest.fin-timeout=2500ms", "guest.fin-timeout=3s"},
+			"an overridden value that no leg would carry is no fault",
+			[]string{"guest.fin-timeout=2500ms", "guest.fin-timeout=3s"},
 			[]string{"guest.fin-timeout: 3s"},
 		},
 		{
-			"the outcomes are in the order of the keys", []string{"stack.syn-backlog=7", "stack.fin-timeout=1s", "guest.syn-backlog=8"},
+			"the outcomes are in the order of the keys",
+			[]string{"stack.syn-backlog=7", "stack.fin-timeout=1s", "guest.syn-backlog=8"},
 			[]string{"guest.syn-backlog: 8", "stack.syn-backlog: 7", "stack.fin-timeout: 1s"},
 		},
 	}
@@ -191,24 +202,51 @@ func TestResolveRefuses(t *testing.T) {
 		cannot   map[tcpstate.Leg]string // legs whose carrier says no to all
 		faults   []string                // parts of each fault, in order
 	}{
-		{"a leg that cannot carry the key", settings(t, "guest.time-wait.timeout=5s"), nil, nil,
-			[]string{`"guest.time-wait.timeout=5s": the guest leg cannot carry it: the kernel's TIME-WAIT is a constant`}},
-		{"a leg that cannot carry the value", settings(t, "upstream.fin-timeout=10m"), nil, nil,
-			[]string{"the upstream leg cannot carry it: it takes at most 2m, not 10m"}},
-		{"a leg that cannot carry the value", settings(t, "guest.fin-timeout=1ms"), nil, nil,
-			[]string{"the guest leg cannot carry it: it takes whole seconds, not 1ms"}},
-		{"a leg whose carrier cannot", settings(t, "guest.fin-timeout=5s"), nil, map[tcpstate.Leg]string{tcpstate.Guest: "/proc/sys is read-only"},
-			[]string{"the guest leg cannot carry it: /proc/sys is read-only"}},
-		{"a leg that is not there", settings(t, "upstream.fin-timeout=5s"), []tcpstate.Leg{tcpstate.Upstream}, nil,
-			[]string{"the upstream leg cannot carry it: this sandbox has no such leg"}},
-		{"a bare key that none can carry", settings(t, "time-wait.timeout=5s"), []tcpstate.Leg{tcpstate.Stack}, nil,
-			[]string{`"time-wait.timeout=5s": no leg can carry it: guest: the kernel's TIME-WAIT`}},
-		{"a bare key that none can carry, once", settings(t, "time-wait.timeout=5s", "time-wait.timeout=6s"), []tcpstate.Leg{tcpstate.Stack}, nil,
-			[]string{`"time-wait.timeout=6s": no leg can carry it`}},
-		{"all faults together", settings(t, "guest.time-wait.timeout=5s", "upstream.syn-backlog=5", "upstream.time-wait.reuse=on", "fin-timeout=5s"), nil, nil,
-			[]string{"guest.time-wait.timeout=5s", "upstream.syn-backlog=5", "upstream.time-wait.reuse=on"}},
-		{"settings made by hand", []Setting{{Key: "nothing"}, {Key: "syn-backlog"}, {Key: "fin-timeout", Leg: 9, Duration: 1e9}}, nil, nil,
-			[]string{`no knob "nothing"`, "0 is less than 1", "Leg(9) is not a leg"}},
+		{
+			"a leg that cannot carry the key", settings(t, "guest.time-wait.timeout=5s"), nil, nil,
+			[]string{`"guest.time-wait.timeout=5s": the guest leg cannot carry it: the kernel's TIME-WAIT is a constant`},
+		},
+		{
+			"a leg that cannot carry the value", settings(t, "upstream.fin-timeout=10m"), nil, nil,
+			[]string{"the upstream leg cannot carry it: it takes at most 2m, not 10m"},
+		},
+		{
+			"a leg that cannot carry the value", settings(t, "guest.fin-timeout=1ms"), nil, nil,
+			[]string{"the guest leg cannot carry it: it takes whole seconds, not 1ms"},
+		},
+		{
+			"a leg whose carrier cannot", settings(t, "guest.fin-timeout=5s"), nil,
+			map[tcpstate.Leg]string{tcpstate.Guest: "/proc/sys is read-only"},
+			[]string{"the guest leg cannot carry it: /proc/sys is read-only"},
+		},
+		{
+			"a leg that is not there", settings(t, "upstream.fin-timeout=5s"),
+			[]tcpstate.Leg{tcpstate.Upstream},
+			nil,
+			[]string{"the upstream leg cannot carry it: this sandbox has no such leg"},
+		},
+		{
+			"a bare key that none can carry", settings(t, "time-wait.timeout=5s"),
+			[]tcpstate.Leg{tcpstate.Stack},
+			nil,
+			[]string{`"time-wait.timeout=5s": no leg can carry it: guest: the kernel's TIME-WAIT`},
+		},
+		{
+			"a bare key that none can carry, once", settings(t, "time-wait.timeout=5s", "time-wait.timeout=6s"),
+			[]tcpstate.Leg{tcpstate.Stack},
+			nil,
+			[]string{`"time-wait.timeout=6s": no leg can carry it`},
+		},
+		{
+			"all faults together", settings(t, "guest.time-wait.timeout=5s", "upstream.syn-backlog=5", "upstream.time-wait.reuse=on", "fin-timeout=5s"), nil, nil,
+			[]string{"guest.time-wait.timeout=5s", "upstream.syn-backlog=5", "upstream.time-wait.reuse=on"},
+		},
+		{
+			"settings made by hand",
+			[]Setting{{Key: "nothing"}, {Key: "syn-backlog"}, {Key: "fin-timeout", Leg: 9, Duration: 1e9}},
+			nil, nil,
+			[]string{`no knob "nothing"`, "0 is less than 1", "Leg(9) is not a leg"},
+		},
 	}
 	for _, tt := range tests {
 		fakes, carriers := legs(tcpstate.Legs()...)

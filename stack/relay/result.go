@@ -29,8 +29,6 @@ func (s Side) String() string {
 	return fmt.Sprintf("Side(%d)", uint8(s))
 }
 
-func (s Side) other() Side { return Guest + Upstream - s }
-
 // End says how a joined connection ended. The zero End is unknown.
 type End uint8
 

@@ -103,8 +103,10 @@ func TestOwnsFollowsTheHost(t *testing.T) {
 func TestOwnsAnycast(t *testing.T) {
 	s := newSpace(t, "")
 	s.sysctl("net.ipv6.conf.all.forwarding", "1")
-	for _, line := range []string{"link add up0 type veth peer name up1", "link set up1 up", "link set up0 up",
-		"address add 2001:db8:7::1/64 dev up0 nodad"} {
+	for _, line := range []string{
+		"link add up0 type veth peer name up1", "link set up1 up", "link set up0 up",
+		"address add 2001:db8:7::1/64 dev up0 nodad",
+	} {
 		s.ip(line)
 	}
 	a, err := NewAddresses(s.socket)

@@ -56,7 +56,7 @@ func (h *Host) connect(ctx context.Context, dst netip.AddrPort) (*Conn, error) {
 		return nil, h.connectError(err, family, addr)
 	}
 	if err := h.confirm(c, dst); err != nil {
-		c.abort()
+		_ = c.abort()
 		return nil, err
 	}
 	return c, nil

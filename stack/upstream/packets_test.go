@@ -300,12 +300,18 @@ func TestParseExtendedErr(t *testing.T) {
 		{"cut short", extendedErr(unix.IPPROTO_IP, unix.IP_RECVERR, originICMP, 3, 4, 1400, nil)[:20], nil},
 		{"of the socket's own", extendedErr(unix.IPPROTO_IP, unix.IP_RECVERR, 1, 0, 0, 1500, nil), nil},
 		{"another message", extendedErr(unix.IPPROTO_IP, unix.IP_TTL, originICMP, 3, 4, 1400, in4), nil},
-		{"too big", extendedErr(unix.IPPROTO_IP, unix.IP_RECVERR, originICMP, 3, 4, 1400, in4),
-			&relay.ICMPError{Type: 3, Code: 4, Info: 1400, From: netip.MustParseAddr("10.0.0.9")}},
-		{"no offender", extendedErr(unix.IPPROTO_IPV6, unix.IPV6_RECVERR, originICMP6, 3, 0, 0, nil),
-			&relay.ICMPError{Type: 3}},
-		{"behind another", append(extendedErr(unix.IPPROTO_IP, unix.IP_TTL, 0, 0, 0, 0, nil), extendedErr(unix.IPPROTO_IP, unix.IP_RECVERR, originICMP, 11, 0, 0, in4)...),
-			&relay.ICMPError{Type: 11, From: netip.MustParseAddr("10.0.0.9")}},
+		{
+			"too big", extendedErr(unix.IPPROTO_IP, unix.IP_RECVERR, originICMP, 3, 4, 1400, in4),
+			&relay.ICMPError{Type: 3, Code: 4, Info: 1400, From: netip.MustParseAddr("10.0.0.9")},
+		},
+		{
+			"no offender", extendedErr(unix.IPPROTO_IPV6, unix.IPV6_RECVERR, originICMP6, 3, 0, 0, nil),
+			&relay.ICMPError{Type: 3},
+		},
+		{
+			"behind another", append(extendedErr(unix.IPPROTO_IP, unix.IP_TTL, 0, 0, 0, 0, nil), extendedErr(unix.IPPROTO_IP, unix.IP_RECVERR, originICMP, 11, 0, 0, in4)...),
+			&relay.ICMPError{Type: 11, From: netip.MustParseAddr("10.0.0.9")},
+		},
 	} {
 		got := parseExtendedErr(row.oob)
 		if (got == nil) != (row.want == nil) || got != nil && (got.Error() != row.want.Error() || got.Info != row.want.Info) {

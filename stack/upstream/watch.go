@@ -132,7 +132,7 @@ func watchResets(w *watcher, epoll *os.File, ended chan<- struct{}) {
 		return
 	}
 	events := make([]unix.EpollEvent, 64)
-	raw.Read(func(fd uintptr) bool {
+	_ = raw.Read(func(fd uintptr) bool {
 		for {
 			n, err := unix.EpollWait(int(fd), events, 0)
 			if err != nil && err != unix.EINTR {
@@ -158,7 +158,7 @@ func (w *watcher) reported(token uint64) {
 		return
 	}
 	var failure error
-	c.raw.Control(func(fd uintptr) { failure = c.out.takeError(fd) })
+	_ = c.raw.Control(func(fd uintptr) { failure = c.out.takeError(fd) })
 	if failure != nil {
 		w.fire(c)
 	}

@@ -303,8 +303,11 @@ func TestActiveEdges(t *testing.T) {
 			g.send(ackFl, "") // neither SYN nor RST: passed over
 			cancel()
 		}, []string{active[0], "SYN-SENT>CLOSED (call abort)"}, tcpstate.Closed, context.Canceled},
-		{"abandoned", func(_ *rawConn, cancel context.CancelFunc) { cancel() },
-			[]string{active[0], "SYN-SENT>CLOSED (call abort)"}, tcpstate.Closed, context.Canceled},
+		{
+			"abandoned", func(_ *rawConn, cancel context.CancelFunc) { cancel() },
+			[]string{active[0], "SYN-SENT>CLOSED (call abort)"},
+			tcpstate.Closed, context.Canceled,
+		},
 		{"port unreachable", func(g *rawConn, _ context.CancelFunc) {
 			syn := packet.Build{Src: g.dst, Dst: g.src, Flags: packet.SYN, Seq: g.ack - 1}.Bytes()
 			if err := g.g.Send(packet.Unreachable(nil, syn, packet.PortUnreachable, guestAddr)); err != nil {
@@ -321,8 +324,11 @@ func TestActiveEdges(t *testing.T) {
 			g.expect(synAck)
 			g.send(rst, "")
 		}, []string{active[0], "SYN-SENT>SYN-RECEIVED (segment SYN)", "SYN-RECEIVED>CLOSED (segment RST)"}, tcpstate.Closed, syscall.ECONNREFUSED},
-		{"the stack is closed", func(g *rawConn, _ context.CancelFunc) { g.g.gateway.Close() },
-			[]string{active[0], "SYN-SENT>CLOSED (policy stopped)"}, tcpstate.Closed, nil},
+		{
+			"the stack is closed", func(g *rawConn, _ context.CancelFunc) { g.g.gateway.Close() },
+			[]string{active[0], "SYN-SENT>CLOSED (policy stopped)"},
+			tcpstate.Closed, nil,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -87,8 +87,11 @@ func TestUDPIsTaken(t *testing.T) {
 		{"a default socket's don't fragment", one(with(four, func(b *packet.Build) { b.DontFrag, b.ID = true, 9 })), tun.Offload{}, four, false},
 		{"a probe", one(with(four, func(b *packet.Build) { b.DontFrag = true })), tun.Offload{}, four, true},
 		{"with IP options", one(with(four, func(b *packet.Build) { b.IPOptions = []byte{148, 4, 0, 0} })), tun.Offload{}, four, false},
-		{"with IP options and a partial checksum", one(with(four, func(b *packet.Build) { b.IPOptions, b.Partial = []byte{148, 4, 0, 0}, true })),
-			tun.Offload{NeedsCsum: true, CsumStart: 24, CsumOffset: 6}, four, false},
+		{
+			"with IP options and a partial checksum", one(with(four, func(b *packet.Build) { b.IPOptions, b.Partial = []byte{148, 4, 0, 0}, true })),
+			tun.Offload{NeedsCsum: true, CsumStart: 24, CsumOffset: 6},
+			four, false,
+		},
 		{"in fragments", fragmentsOf(big, 1000), tun.Offload{}, big, false},
 		{"in fragments over IPv6", fragmentsOf(big6, 1000), tun.Offload{}, big6, false},
 		{"in fragments out of order", func() [][]byte { f := fragmentsOf(big, 1000); slices.Reverse(f); return f }(), tun.Offload{}, big, false},
@@ -157,14 +160,24 @@ func TestEchoIsTaken(t *testing.T) {
 		pkts [][]byte
 		want Echo
 	}{
-		{"over IPv4", [][]byte{packet.Build{Proto: packet.ICMP, Src: ap(guestAddr, 0), Dst: ap(server, 0), ICMPType: 8, ICMPRest: 3<<16 | 4, TTL: 5, Payload: []byte("abc")}.Bytes()},
-			Echo{Src: guestAddr, Dst: server, ID: 3, Seq: 4, TTL: 5, Message: []byte("abc")}},
-		{"over IPv6", [][]byte{packet.Build{Proto: packet.ICMPv6, Src: ap(guestAddr6, 0), Dst: ap(server6, 0), ICMPType: 128, ICMPRest: 3<<16 | 4, Payload: []byte("abc")}.Bytes()},
-			Echo{Src: guestAddr6, Dst: server6, ID: 3, Seq: 4, TTL: 64, Message: []byte("abc")}},
-		{"in fragments", fragmentsOf(packet.Build{Proto: packet.ICMP, Src: ap(guestAddr, 0), Dst: ap(server, 0), ICMPType: 8, ICMPRest: 3<<16 | 4, Payload: bytes.Repeat([]byte("x"), 4001)}, 1024),
-			Echo{Src: guestAddr, Dst: server, ID: 3, Seq: 4, TTL: 64, Message: bytes.Repeat([]byte("x"), 4001)}},
-		{"in fragments over IPv6", fragmentsOf(packet.Build{Proto: packet.ICMPv6, Src: ap(guestAddr6, 0), Dst: ap(server6, 0), ICMPType: 128, ICMPRest: 3<<16 | 4, Payload: bytes.Repeat([]byte("x"), 4001)}, 1024),
-			Echo{Src: guestAddr6, Dst: server6, ID: 3, Seq: 4, TTL: 64, Message: bytes.Repeat([]byte("x"), 4001)}},
+		{
+			"over IPv4",
+			[][]byte{packet.Build{Proto: packet.ICMP, Src: ap(guestAddr, 0), Dst: ap(server, 0), ICMPType: 8, ICMPRest: 3<<16 | 4, TTL: 5, Payload: []byte("abc")}.Bytes()},
+			Echo{Src: guestAddr, Dst: server, ID: 3, Seq: 4, TTL: 5, Message: []byte("abc")},
+		},
+		{
+			"over IPv6",
+			[][]byte{packet.Build{Proto: packet.ICMPv6, Src: ap(guestAddr6, 0), Dst: ap(server6, 0), ICMPType: 128, ICMPRest: 3<<16 | 4, Payload: []byte("abc")}.Bytes()},
+			Echo{Src: guestAddr6, Dst: server6, ID: 3, Seq: 4, TTL: 64, Message: []byte("abc")},
+		},
+		{
+			"in fragments", fragmentsOf(packet.Build{Proto: packet.ICMP, Src: ap(guestAddr, 0), Dst: ap(server, 0), ICMPType: 8, ICMPRest: 3<<16 | 4, Payload: bytes.Repeat([]byte("x"), 4001)}, 1024),
+			Echo{Src: guestAddr, Dst: server, ID: 3, Seq: 4, TTL: 64, Message: bytes.Repeat([]byte("x"), 4001)},
+		},
+		{
+			"in fragments over IPv6", fragmentsOf(packet.Build{Proto: packet.ICMPv6, Src: ap(guestAddr6, 0), Dst: ap(server6, 0), ICMPType: 128, ICMPRest: 3<<16 | 4, Payload: bytes.Repeat([]byte("x"), 4001)}, 1024),
+			Echo{Src: guestAddr6, Dst: server6, ID: 3, Seq: 4, TTL: 64, Message: bytes.Repeat([]byte("x"), 4001)},
+		},
 	} {
 		for _, pkt := range row.pkts {
 			if err := g.Send(pkt); err != nil {
