@@ -240,23 +240,23 @@ func (g *Gateway) Dial(ctx context.Context, src, dst netip.AddrPort) (relay.Conn
 type Stats struct {
 	netstack.Stats
 
-	Established uint64 // connections that were completed
-	Refused     uint64 // by the policy, flows of datagrams included
-	Unreachable uint64 // answered with an ICMP error or an RST because of the upstream
-	Silent      uint64 // dials that nobody answered in time
-	NoPort      uint64 // SYNs dropped: the host has no port or descriptor left
-	Busy        uint64 // SYNs dropped: too many dials upstream
-	Open        int    // connections that are relayed now
+	Established uint64 `json:"established"` // connections that were completed
+	Refused     uint64 `json:"refused"`     // by the policy, flows of datagrams included
+	Unreachable uint64 `json:"unreachable"` // answered with an ICMP error or an RST because of the upstream
+	Silent      uint64 `json:"silent"`      // dials that nobody answered in time
+	NoPort      uint64 `json:"no_port"`     // SYNs dropped: the host has no port or descriptor left
+	Busy        uint64 `json:"busy"`        // SYNs dropped: too many dials upstream
+	Open        int    `json:"open"`        // connections that are relayed now
 
 	// Flows of datagrams: UDP and echo.
-	Flows            int    // now, those included that wait for the policy
-	FlowsOpened      uint64 // that got a socket upstream
-	FlowsEvicted     uint64 // ended for a newer one, MaxFlows being reached
-	FlowsExpired     uint64 // ended by UDPTimeout
-	DatagramsOut     uint64 // of the guest's that were sent on
-	DatagramsIn      uint64 // replies that the guest was sent
-	DatagramsDropped uint64 // of the guest's that there was no room for
-	ErrorsPassedOn   uint64 // ICMP errors of the path
+	Flows            int    `json:"flows"`             // now, those included that wait for the policy
+	FlowsOpened      uint64 `json:"flows_opened"`      // that got a socket upstream
+	FlowsEvicted     uint64 `json:"flows_evicted"`     // ended for a newer one, MaxFlows being reached
+	FlowsExpired     uint64 `json:"flows_expired"`     // ended by UDPTimeout
+	DatagramsOut     uint64 `json:"datagrams_out"`     // of the guest's that were sent on
+	DatagramsIn      uint64 `json:"datagrams_in"`      // replies that the guest was sent
+	DatagramsDropped uint64 `json:"datagrams_dropped"` // of the guest's that there was no room for
+	ErrorsPassedOn   uint64 `json:"errors_passed_on"`  // ICMP errors of the path
 }
 
 // Stats returns the counters.

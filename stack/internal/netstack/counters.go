@@ -23,33 +23,33 @@ func (c *counters) raisePeak(n int64) {
 // Stats are the counters of a Stack since it began, and what it holds now.
 type Stats struct {
 	// Packets from the guest that went no further.
-	Malformed     uint64 // no IP packet, or one that is cut short
-	ForeignSource uint64 // from an address that is not the guest's
-	NotUnicast    uint64 // to a group, to broadcast, or to loopback
-	BadChecksum   uint64
+	Malformed     uint64 `json:"malformed"`      // no IP packet, or one that is cut short
+	ForeignSource uint64 `json:"foreign_source"` // from an address that is not the guest's
+	NotUnicast    uint64 `json:"not_unicast"`    // to a group, to broadcast, or to loopback
+	BadChecksum   uint64 `json:"bad_checksum"`
 
 	// SYNs that were dropped.
-	DropBacklog uint64 // the SYN backlog was full
-	DropPending uint64 // too many dials were pending
-	DropPerDst  uint64 // too many dials were pending to one destination
+	DropBacklog uint64 `json:"drop_backlog"` // the SYN backlog was full
+	DropPending uint64 `json:"drop_pending"` // too many dials were pending
+	DropPerDst  uint64 `json:"drop_per_dst"` // too many dials were pending to one destination
 
-	GivenUp          uint64 // dials whose guest had stopped asking
-	TimeWaitReopened uint64 // newer SYNs that reopened a TIME-WAIT (RFC 6191)
-	TimeWaitOldSYN   uint64 // older SYNs answered with an ACK
-	OrphansEnded     uint64 // endpoints that would never have ended
+	GivenUp          uint64 `json:"given_up"`           // dials whose guest had stopped asking
+	TimeWaitReopened uint64 `json:"time_wait_reopened"` // newer SYNs that reopened a TIME-WAIT (RFC 6191)
+	TimeWaitOldSYN   uint64 `json:"time_wait_old_syn"`  // older SYNs answered with an ACK
+	OrphansEnded     uint64 `json:"orphans_ended"`      // endpoints that would never have ended
 
-	RefusedOther uint64 // UDP and echo requests answered with an ICMP error
-	ICMPLimited  uint64 // ICMP errors not sent because of their rate
-	WriteErrors  uint64 // packets that the device did not take
+	RefusedOther uint64 `json:"refused_other"` // UDP and echo requests answered with an ICMP error
+	ICMPLimited  uint64 `json:"icmp_limited"`  // ICMP errors not sent because of their rate
+	WriteErrors  uint64 `json:"write_errors"`  // packets that the device did not take
 
-	Pending      int // dials in progress now
-	HalfOpen     int // handshakes in SYN-RECEIVED now
-	PeakHalfOpen int // the most there have been
-	Tracked      int // endpoints that are not CLOSED now
+	Pending      int `json:"pending"`        // dials in progress now
+	HalfOpen     int `json:"half_open"`      // handshakes in SYN-RECEIVED now
+	PeakHalfOpen int `json:"peak_half_open"` // the most there have been
+	Tracked      int `json:"tracked"`        // endpoints that are not CLOSED now
 
 	// Defects of the tracker: both are zero, always.
-	UnknownEndpoints uint64
-	SweptTransitions uint64
+	UnknownEndpoints uint64 `json:"unknown_endpoints"`
+	SweptTransitions uint64 `json:"swept_transitions"`
 }
 
 // Stats returns the counters.
