@@ -44,6 +44,9 @@ func run(f *runFlags, args []string, streams Streams) error {
 	if err := cfg.Check(); err != nil {
 		return err
 	}
+	if err := checkDescriptors(); err != nil {
+		return err
+	}
 	// Whoever reads the log or what is said may go away; that ends neither
 	// tcpbox nor, by an ignored signal that it would inherit, the guest.
 	pipe := make(chan os.Signal, 1)
