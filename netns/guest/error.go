@@ -26,6 +26,8 @@ const OpConfiguration = "configuration"
 // its guest's status being known: its init was killed.
 var ErrInitDied = errors.New("the sandbox's init process died")
 
+const initDiedHint = "it does not end by itself: somebody killed it, or the kernel did for want of memory; see \"dmesg\""
+
 // ExecError says that the guest's program could not be executed.
 type ExecError struct {
 	Name string // as in Config.Args

@@ -204,20 +204,25 @@ func bytesOf(list []string) [][]byte {
 
 // cloneError explains why init could not be made.
 func cloneError(err error) error {
-	e := &Error{Op: "create namespaces", Err: err, Hint: resourceHint(err)}
+	e := &Error{Op: "create namespaces", Err: err, Hint: cloneHint(err)}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		e.Err = errno // without "fork/exec /proc/self/exe", which says nothing
 	}
+	return e
+}
+
+// cloneHint speaks of what forbids namespaces.
+func cloneHint(err error) string {
 	switch {
 	case errors.Is(err, unix.ENOSPC):
-		e.Hint = "the limit on namespaces is reached or zero: see \"sysctl user\", for example \"sudo sysctl -w user.max_user_namespaces=10000\""
+		return "the limit on namespaces is reached or zero: see \"sysctl user\", for example \"sudo sysctl -w user.max_user_namespaces=10000\""
 	case errors.Is(err, unix.EPERM):
-		e.Hint = namespaceHint()
+		return namespaceHint()
 	case errors.Is(err, unix.EINVAL):
-		e.Hint = "the kernel lacks one of the user, net, mount, pid, ipc and uts namespaces"
+		return "the kernel lacks one of the user, net, mount, pid, ipc and uts namespaces"
 	}
-	return e
+	return resourceHint(err)
 }
 
 // namespaceHint says what may forbid a user namespace here.

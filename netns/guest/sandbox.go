@@ -192,7 +192,7 @@ func (s *Sandbox) Device() tun.Device { return s.device }
 func (s *Sandbox) Start() error {
 	_, fds, err := s.call(message{Op: opStart})
 	if errors.Is(err, os.ErrClosed) {
-		err = &Error{Op: "start", Err: ErrInitDied}
+		err = &Error{Op: "start", Err: ErrInitDied, Hint: initDiedHint}
 	}
 	if err != nil {
 		closeAll(fds)
@@ -218,7 +218,7 @@ func (s *Sandbox) Wait() (Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.status == nil {
-		return Status{}, &Error{Op: "wait", Err: fmt.Errorf("%w (%v)", ErrInitDied, s.init.state())}
+		return Status{}, &Error{Op: "wait", Err: fmt.Errorf("%w (%v)", ErrInitDied, s.init.state()), Hint: initDiedHint}
 	}
 	return *s.status, nil
 }

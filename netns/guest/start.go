@@ -44,7 +44,7 @@ func (s *initState) start() (pidfd int, err error) {
 	}
 	pid, pidfd, errno := st.fork()
 	if errno != 0 {
-		return -1, &Error{Op: "create the guest's user namespace", Err: errno, Hint: resourceHint(errno)}
+		return -1, &Error{Op: "create the guest's user namespace", Err: errno, Hint: cloneHint(errno)}
 	}
 	fail := func(err error) (int, error) {
 		unix.Kill(pid, unix.SIGKILL)
