@@ -70,7 +70,7 @@ func (v *Variant) check() []error {
 }
 
 func (s *Step) check() error {
-	if !slices.Contains([]When{AtOnce, WithinDelay, AfterDelay}, s.When) {
+	if !slices.Contains([]When{AtOnce, AfterDelay}, s.When) {
 		return fmt.Errorf("there is no time %q", s.When)
 	}
 	times := 0

@@ -58,7 +58,7 @@ type Variant struct {
 
 	// After are figures counted when all steps are done; see counts in
 	// count.go for their names. Only those given are compared.
-	After Figures `json:"after"`
+	After Figures `json:"after,omitempty"`
 }
 
 // Group is the part that a row plays in its lab.
@@ -111,6 +111,11 @@ type Step struct {
 	Name string `json:"name"` // unique in its row; begins the names of its figures
 	When When   `json:"when,omitempty"`
 
+	// Quick demands that the step is done before the kernel's reuse delay can
+	// have passed since the row began, or since the last step that waited for
+	// it. A row that is late is begun again.
+	Quick bool `json:"quick,omitempty"`
+
 	Connect *Connect `json:"connect,omitempty"`
 	Fetch   *Fetch   `json:"fetch,omitempty"`
 
@@ -118,17 +123,15 @@ type Step struct {
 	Expect Figures `json:"expect"`
 }
 
-// When says what must be true of the kernel's reuse delay while a step is
-// done: the time that a port must have been in TIME-WAIT before
-// net.ipv4.tcp_tw_reuse gives it out again. It is
-// net.ipv4.tcp_tw_reuse_delay, and a second on kernels without that.
+// When says when a step begins. The kernel's reuse delay is the time that a
+// port must have been in TIME-WAIT before net.ipv4.tcp_tw_reuse gives it out
+// again: net.ipv4.tcp_tw_reuse_delay, and a second on kernels without that.
 type When string
 
 // The times of a step.
 const (
-	AtOnce      When = ""                   // as soon as the step before is done
-	WithinDelay When = "within-reuse-delay" // at once, and done before the delay can have passed since the row's first step; a row that is late is begun again
-	AfterDelay  When = "after-reuse-delay"  // when the delay has passed since the step before
+	AtOnce     When = ""                  // as soon as the step before is done
+	AfterDelay When = "after-reuse-delay" // when the reuse delay has passed since then
 )
 
 // Connect makes connections, one after the other.

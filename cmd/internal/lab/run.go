@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -45,18 +46,12 @@ const (
 	// the kernel's reuse delay.
 	rowsAtOnce = 8
 
-	// tries is how often a row is begun that must be quick and was not.
+	// tries is how often a row is begun that a stall of the machine has spoilt.
 	tries = 4
 )
 
 // errLate says that a step was not done within the kernel's reuse delay.
 var errLate = errors.New("this machine is too busy: the steps took longer than the kernel's reuse delay")
-
-// startError says that no box could be made.
-type startError struct{ err error }
-
-func (e *startError) Error() string { return e.err.Error() }
-func (e *startError) Unwrap() error { return e.err }
 
 // Run runs every row of a lab and returns what was measured. The error says
 // that the lab could not be run here at all; if ctx ends, it is ctx's.
@@ -86,12 +81,11 @@ func (r *Runner) Run(ctx context.Context, l *Lab) (*Report, error) {
 		}
 	}
 	one := func(i, try int) {
-		row, err := r.row(ctx, l, &l.Variants[i])
-		var start *startError
+		row, again, err := r.row(ctx, l, &l.Variants[i])
 		switch {
-		case errors.As(err, &start):
-			cancel(start.err)
-		case errors.Is(err, errLate) && try < tries:
+		case err != nil:
+			cancel(err)
+		case again && try < tries:
 			mu.Lock()
 			late = append(late, i)
 			mu.Unlock()
@@ -125,18 +119,19 @@ func (r *Runner) Run(ctx context.Context, l *Lab) (*Report, error) {
 	return report, nil
 }
 
-// row runs one row in a box of its own. Its error is a *startError, errLate,
-// or nil; every other is told in the row.
-func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (Row, error) {
+// row runs one row in a box of its own. The error says that no box could be
+// made; every other is told in the row. again says that the row may have been
+// spoilt by a stall of the machine.
+func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (row Row, again bool, err error) {
 	begin := time.Now()
-	row := Row{Variant: v, Expected: v.expected(), Measured: Figures{}}
+	row = Row{Variant: v, Expected: v.expected(), Measured: Figures{}}
 	start := r.start
 	if start == nil {
 		start = r.startSandbox
 	}
 	b, err := start(ctx, l, v)
 	if err != nil {
-		return row, &startError{err}
+		return row, false, err
 	}
 	err = row.measure(ctx, b, l)
 	if closeErr := b.close(); err == nil && closeErr != nil {
@@ -150,10 +145,14 @@ func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (Row, error) {
 	case err != nil:
 		row.Err = err.Error()
 	}
-	if errors.Is(err, errLate) {
-		return row, errLate
-	}
-	return row, nil
+	return row, errors.Is(err, errLate) || row.stalled(), nil
+}
+
+// stalled reports whether the row is as expected but for SYNs that were
+// repeated. A kernel repeats a SYN after a second, which may be the stack's
+// fault or a busy machine's.
+func (row *Row) stalled() bool {
+	return row.Verdict() == Fail && slices.Equal(row.Differences(), []string{synRetransmits})
 }
 
 // missingError says that this kernel does not offer what a row needs.
@@ -183,20 +182,21 @@ func (row *Row) measure(ctx context.Context, b box, l *Lab) error {
 	if err != nil {
 		return err
 	}
-	begin := now()
-	last := begin
+	since := now() // every TIME-WAIT that began before this is old enough
+	last := since
 	for i := range row.Variant.Steps {
 		s := &row.Variant.Steps[i]
 		if s.When == AfterDelay {
 			if err := delay.wait(ctx, last); err != nil {
 				return err
 			}
+			since = now()
 		}
 		figures, err := b.step(ctx, s)
 		if err != nil {
 			return fmt.Errorf("step %s: %w", s.Name, err)
 		}
-		if s.When == WithinDelay && delay.mayHavePassed(begin, now()) {
+		if s.Quick && delay.mayHavePassed(since, now()) {
 			return errLate
 		}
 		row.Measured.add(s.Name, figures)

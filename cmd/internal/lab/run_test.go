@@ -64,13 +64,13 @@ func (b *fakeBox) count() (Figures, error) {
 func (b *fakeBox) close() error { b.closed++; return nil }
 
 // aLab is a small lab of so many rows.
-func aLab(rows int, when When) *Lab {
+func aLab(rows int, quick bool) *Lab {
 	l := &Lab{Name: "small", Settings: []Setting{"net.ipv4.all=1", "net.ipv4.new=1"}}
 	for i := range rows {
 		l.Variants = append(l.Variants, Variant{
 			Name: fmt.Sprintf("row-%d", i), Group: Problem,
 			Steps: []Step{
-				{Name: "first", When: when, Connect: &Connect{To: "a:1", Times: 2, Close: ClientClose}, Expect: Figures{"ok": 2}},
+				{Name: "first", Quick: quick, Connect: &Connect{To: "a:1", Times: 2, Close: ClientClose}, Expect: Figures{"ok": 2}},
 				{Name: "again", Fetch: &Fetch{To: "a:1", Times: 1}, Expect: Figures{"ok": 1}},
 			},
 			After: Figures{guestTimeWait: 2},
@@ -110,7 +110,7 @@ func TestRunMeasuresEveryRow(t *testing.T) {
 	r := Runner{start: start, OnRow: func(done, total int, row *Row) {
 		told = append(told, fmt.Sprintf("%d/%d", done, total))
 	}}
-	report, err := r.Run(t.Context(), aLab(3, WithinDelay))
+	report, err := r.Run(t.Context(), aLab(3, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestRunMeasuresEveryRow(t *testing.T) {
 
 func TestRunSkipsWhatTheKernelDoesNotOffer(t *testing.T) {
 	start, made := boxes(nil)
-	l := aLab(2, AtOnce)
+	l := aLab(2, false)
 	l.Variants[1].Settings = []Setting{"net.ipv4.new=2"}
 	report, err := (&Runner{start: start}).Run(t.Context(), l)
 	if err != nil {
@@ -172,7 +172,7 @@ func TestRunBeginsAgainWhatWasLate(t *testing.T) {
 					b.sysctls[reuseDelaySysctl] = "0" // which has passed before anything is done
 				}
 			})
-			report, err := (&Runner{start: start}).Run(t.Context(), aLab(1, WithinDelay))
+			report, err := (&Runner{start: start}).Run(t.Context(), aLab(1, true))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,9 +186,31 @@ func TestRunBeginsAgainWhatWasLate(t *testing.T) {
 	}
 }
 
+func TestRunBeginsAgainWhatStalled(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		after Figures
+		boxes int
+	}{
+		{"a SYN was repeated", Figures{guestTimeWait: 2, synRetransmits: 1}, tries},
+		{"and something else is wrong", Figures{guestTimeWait: 3, synRetransmits: 1}, 1},
+	} {
+		start, made := boxes(func(b *fakeBox) { b.after = tt.after })
+		l := aLab(1, false)
+		l.Variants[0].After[synRetransmits] = 0
+		report, err := (&Runner{start: start}).Run(t.Context(), l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(made()); got != tt.boxes || report.Verdict() != Fail {
+			t.Errorf("%s: %d boxes, verdict %s, want %d, fail", tt.name, got, report.Verdict(), tt.boxes)
+		}
+	}
+}
+
 func TestRunTellsWhatBrokeOff(t *testing.T) {
 	start, made := boxes(func(b *fakeBox) { b.stepErr = errors.New("the guest ended") })
-	report, err := (&Runner{start: start}).Run(t.Context(), aLab(1, AtOnce))
+	report, err := (&Runner{start: start}).Run(t.Context(), aLab(1, false))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +223,7 @@ func TestRunTellsWhatBrokeOff(t *testing.T) {
 func TestRunFailsWhereNoBoxCanBeMade(t *testing.T) {
 	why := errors.New("no TUN driver")
 	r := Runner{start: func(context.Context, *Lab, *Variant) (box, error) { return nil, why }}
-	if report, err := r.Run(t.Context(), aLab(20, AtOnce)); !errors.Is(err, why) || report != nil {
+	if report, err := r.Run(t.Context(), aLab(20, false)); !errors.Is(err, why) || report != nil {
 		t.Errorf("Run = %v, %v, want the error %v", report, err, why)
 	}
 	if _, err := r.Run(t.Context(), &Lab{}); err == nil || !strings.Contains(err.Error(), "no rows") {
@@ -213,7 +235,7 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	start, made := boxes(nil)
 	r := Runner{start: start, OnRow: func(int, int, *Row) { cancel() }}
-	l := aLab(30, AtOnce)
+	l := aLab(30, false)
 	for i := range l.Variants {
 		if i > 0 {
 			l.Variants[i].Steps[1].When = AfterDelay // an hour

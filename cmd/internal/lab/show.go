@@ -142,11 +142,11 @@ func (s *Step) text() string {
 	case s.Fetch != nil:
 		what = fmt.Sprintf("%d × GET http://%s/", s.Fetch.Times, s.Fetch.To)
 	}
-	switch s.When {
-	case WithinDelay:
-		what += ", within delay"
-	case AfterDelay:
+	switch {
+	case s.When == AfterDelay:
 		what += ", delay passed"
+	case s.Quick:
+		what += ", within delay"
 	}
 	return what
 }
