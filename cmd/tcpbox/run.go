@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -179,17 +178,4 @@ func asExit(s tcpbox.Status) error {
 		return exitStatus(code)
 	}
 	return nil
-}
-
-func versionCommand(streams Streams) *cli.Command {
-	return &cli.Command{
-		Name: "version", Usage: "print the version",
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return usagef(`see "tcpbox help version"`, "version takes no argument, such as %q", c.Args().First())
-			}
-			_, err := fmt.Fprintln(streams.Out, versionText())
-			return err
-		},
-	}
 }
