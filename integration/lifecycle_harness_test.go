@@ -141,7 +141,7 @@ func begin(t testing.TB, cmd *exec.Cmd) *running {
 		cmd.Process.Kill()
 		<-p.ended
 		if t.Failed() {
-			t.Logf("%q wrote %.2000q and %.2000q", cmd.Args[2:], p.stdout, p.stderr)
+			t.Logf("%q wrote %.600q and %.600q", cmd.Args[2:], p.stdout, p.stderr)
 		}
 	})
 	return p
@@ -230,20 +230,19 @@ func procState(pid int) string {
 	return f[0]
 }
 
-// prepared returns the command "tcpbox args", which runs after a shell script
-// of root's has prepared the machine for it, in the mount namespace of its own
-// that every program of testnet has.
-func (c caller) prepared(t testing.TB, n *testnet.Net, script string, args ...string) *exec.Cmd {
+// prepared returns a command that runs "$TCPBOX args" in a shell script of
+// root's, in which $AS makes a program run as the caller. What the script mounts
+// is its own, as for every program of testnet.
+func (c caller) prepared(t testing.TB, n *testnet.Net, script string) *exec.Cmd {
 	t.Helper()
-	testnet.Programs(t, "setpriv")
-	as := ""
+	testnet.Programs(t, "setpriv", "mount", "mknod")
+	cmd := n.Uplink.Command(t.Context(), "sh", "-ec", script)
+	cmd.Env = append(cmd.Env, "TCPBOX="+binary(t), "AS=", "XDG_RUNTIME_DIR=")
 	if c.cred != nil {
 		node := filepath.Join(testnet.Dir(t), "tun")
-		as = fmt.Sprintf("setpriv --reuid %d --regid %d --clear-groups --inh-caps=-all --", c.cred.Uid, c.cred.Gid)
-		script = fmt.Sprintf("mknod -m 666 %s c 10 200\nmount --bind %s /dev/net/tun\n%s", node, node, script)
+		cmd.Args[len(cmd.Args)-1] = fmt.Sprintf("mknod -m 666 %s c 10 200\nmount --bind %s /dev/net/tun\n%s", node, node, script)
+		cmd.Env = append(cmd.Env, fmt.Sprintf("AS=setpriv --reuid %d --regid %d --clear-groups --inh-caps=-all --", c.cred.Uid, c.cred.Gid))
 	}
-	script = fmt.Sprintf("set -e\n%s\nexec %s %s \"$@\"", script, as, binary(t))
-	cmd := n.Uplink.Command(t.Context(), "sh", append([]string{"-c", script, "sh"}, args...)...)
 	cmd.Dir = "/"
 	return cmd
 }
@@ -288,6 +287,8 @@ func lifeGuest(args []string) int {
 			total += len(v)
 		}
 		fmt.Println(len(os.Environ()), total, len(os.Getenv(args[1])))
+	case "connect": // many times at once, and say how many connections there are
+		return connectGuest(args[1], args[2])
 	case "echo": // send a MiB to a host that sends it back
 		return echoGuest(args[1])
 	default:
