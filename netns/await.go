@@ -29,7 +29,10 @@ func awaitLocal(fd int, addr netip.Addr) error {
 		case err == nil && kind == unix.RTN_LOCAL:
 			return nil
 		case time.Now().After(deadline):
-			return fmt.Errorf("netns: address %s is not usable after %v (route type %d): %v", addr, awaitMost, kind, err)
+			if err == nil {
+				err = fmt.Errorf("route type %d", kind)
+			}
+			return fmt.Errorf("netns: address %s is not usable after %v: %w", addr, awaitMost, err)
 		}
 	}
 }
