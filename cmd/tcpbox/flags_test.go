@@ -218,7 +218,7 @@ func TestHelpForm(t *testing.T) {
 			continue
 		}
 		for _, line := range strings.Split(strings.TrimSpace(examples), "\n")[1:] {
-			if !strings.HasPrefix(line, "  tcpbox ") {
+			if !strings.HasPrefix(line, "  ") || !strings.Contains(line, "tcpbox ") {
 				t.Errorf("help/%s.txt: the example %q is none", name, line)
 			}
 		}
@@ -226,6 +226,34 @@ func TestHelpForm(t *testing.T) {
 	for _, c := range newApp(Streams{}).Commands {
 		if helpTexts[c.Name] == "" && !c.Hidden {
 			t.Errorf("tcpbox %s has no help", c.Name)
+		}
+	}
+}
+
+// TestHelpIsAskedFor asks for every help in every way.
+func TestHelpIsAskedFor(t *testing.T) {
+	ask := func(words ...string) (string, int) {
+		out, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		status := Main(append([]string{"tcpbox"}, words...), Streams{In: os.Stdin, Out: out, Err: out})
+		text, err := os.ReadFile(out.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text), status
+	}
+	for name, want := range helpTexts {
+		ways := [][]string{{"help", name}, {name, "--help"}, {name, "-h"}}
+		if name == "tcpbox" {
+			ways = [][]string{{}, {"help"}, {"--help"}, {"-h"}}
+		}
+		for _, words := range ways {
+			if got, status := ask(words...); status != 0 || got != want {
+				t.Errorf("tcpbox %q: exit status %d and %q, want help/%s.txt", words, status, got, name)
+			}
 		}
 	}
 }

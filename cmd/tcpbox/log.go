@@ -119,10 +119,10 @@ func (l *stateLog) fault(err error) {
 	if errors.As(err, &errno) {
 		err = errno
 	}
-	l.say.warn(fmt.Sprintf("the log cannot be written: %v; the command goes on, and the log will say how many records it lacks", err))
+	l.say.lost(fmt.Sprintf("the log cannot be written: %v; the command goes on, and the log will say how many records it lacks", err))
 }
 
-func (l *stateLog) recovered() { l.say.warn("the log can be written again") }
+func (l *stateLog) recovered() { l.say.lost("the log can be written again") }
 
 // close writes what is left. What cannot be written is told, and does not
 // change the guest's exit status.
@@ -133,7 +133,7 @@ func (l *stateLog) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), logCloseTime)
 	defer cancel()
 	if err := l.writer.Close(ctx); err != nil || l.writer.Lost() > 0 {
-		l.say.warn(fmt.Sprintf("the log lacks its last %d records", l.writer.Lost()))
+		l.say.lost(fmt.Sprintf("the log lacks its last %d records", l.writer.Lost()))
 	}
 	if l.file != nil {
 		if err := l.file.Close(); err != nil {

@@ -38,6 +38,10 @@ func newSpeaker(w io.Writer, quiet bool) *speaker {
 
 func (s *speaker) warn(text string) { s.line("warning: " + text) }
 
+// lost tells of something that was asked for and is lost. That is told even to
+// those who want quiet.
+func (s *speaker) lost(text string) { fmt.Fprintf(s.w, "tcpbox: warning: %s\n", text) }
+
 func (s *speaker) line(text string) {
 	if !s.quiet {
 		fmt.Fprintf(s.w, "tcpbox: %s\n", text)
