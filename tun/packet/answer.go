@@ -151,16 +151,24 @@ func Reset(dst, orig []byte) []byte {
 const MaxReset = 40 + 20
 
 // answerable reports whether the packet may be answered by a packet of the
-// other direction: it is not a fragment behind the first, both addresses are
-// one host's.
+// other direction: it is not a fragment behind the first, it comes from an
+// address that is one host's, and goes to no group of hosts.
 func (p *Packet) answerable() bool {
-	return p.FragOffset == 0 && oneHost(p.Src.Addr()) && oneHost(p.Dst.Addr())
+	return p.FragOffset == 0 && oneHost(p.Src.Addr()) && noGroup(p.Dst.Addr())
 }
 
-// oneHost reports whether an address can belong to one host on a wire: not
-// unspecified, loopback, multicast, broadcast or class E.
+// noGroup reports whether a packet to an address can be for one host: not to
+// the unspecified address, loopback, a multicast group or broadcast.
+func noGroup(a netip.Addr) bool {
+	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a != broadcast
+}
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
+// oneHost reports whether a source address is one host's: also not of network 0
+// or class E, whose sender a Linux host would not hear.
 func oneHost(a netip.Addr) bool {
-	if !a.IsValid() || a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() {
+	if !noGroup(a) {
 		return false
 	}
 	if a.Is4() {

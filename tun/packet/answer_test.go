@@ -27,6 +27,8 @@ func TestUnreachable(t *testing.T) {
 		{"v6 prohibited", Build{Src: a6, Dst: b6, Flags: SYN}, Prohibited, 1, 1, -1},
 		{"v4 big is cut to 576", Build{Src: a4, Dst: b4, Proto: UDP, Payload: big}, PortUnreachable, 3, 3, 548},
 		{"v6 big is cut to 1280", Build{Src: a6, Dst: b6, Proto: UDP, Payload: big}, PortUnreachable, 1, 4, 1232},
+		{"to class E", Build{Src: a4, Dst: ap("240.0.0.1:53"), Proto: UDP}, PortUnreachable, 3, 3, -1},
+		{"to network 0", Build{Src: a4, Dst: ap("0.0.0.1:53"), Proto: UDP}, PortUnreachable, 3, 3, -1},
 		{"an unknown protocol", Build{Src: bare(a4), Dst: bare(b4), Proto: 132, Payload: big[:3]}, Prohibited, 3, 13, -1},
 		{"an echo request", Build{Src: bare(a4), Dst: bare(b4), Proto: ICMP, ICMPType: 8}, HostUnreachable, 3, 1, -1},
 		{"a first fragment", Build{Src: a4, Dst: b4, Proto: UDP, MoreFrags: true, Payload: big[:80]}, PortUnreachable, 3, 3, -1},
