@@ -130,6 +130,11 @@ func flagComplaint(c *cli.Context, command, text string) error {
 		value, name, _ := strings.Cut(strings.TrimSuffix(rest, ": parse error"), " for -")
 		return usagef("leave the value out", "%s is there or not: it takes no value, such as %s", dashed(name), value)
 	}
+	if rest, ok := strings.CutPrefix(text, "invalid value "); ok {
+		value, rest, _ := strings.Cut(rest, " for flag -")
+		name, _, _ := strings.Cut(rest, ": ")
+		return usagef(hint, "%s %s: not a value of it", dashed(name), value)
+	}
 	if word, ok := strings.CutPrefix(text, "bad flag syntax: "); ok {
 		return usagef(hint, "%q is not a flag", word)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -19,25 +20,28 @@ func getCommand(streams Streams) *cli.Command {
 			if c.Args().Len() != 1 {
 				return usagef(`for example: tcpbox run --peer web=http -- tcpbox get http://web/`, "get takes one URL")
 			}
+			if u, err := url.Parse(c.Args().First()); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+				return usagef("a URL begins with http:// or https://", "get %q: not a URL", c.Args().First())
+			}
 			return get(c.Args().First(), streams.Out)
 		},
 	}
 }
 
-func get(url string, w io.Writer) error {
+func get(address string, w io.Writer) error {
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{}}
 	defer client.CloseIdleConnections() // the client closes first, as most do
-	resp, err := client.Get(url)
+	resp, err := client.Get(address)
 	if err != nil {
 		return fmt.Errorf("get: %w", err)
 	}
 	_, err = io.Copy(w, resp.Body)
 	err = errors.Join(err, resp.Body.Close())
 	if err != nil {
-		return fmt.Errorf("get %s: %w", url, err)
+		return fmt.Errorf("get %s: %w", address, err)
 	}
 	if resp.StatusCode >= 400 {
-		return fmt.Errorf("get %s: %s", url, resp.Status)
+		return fmt.Errorf("get %s: %s", address, resp.Status)
 	}
 	return nil
 }

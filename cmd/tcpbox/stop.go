@@ -12,7 +12,8 @@ func stopCommand(Streams) *cli.Command {
 		Name: "stop", Usage: "end a sandbox: TERM, then KILL",
 		Flags: []cli.Flag{&cli.DurationFlag{Name: "grace", Value: killAfter, Destination: &grace}},
 		Action: func(c *cli.Context) error {
-			if c.Args().Len() != 1 {
+			// An empty name would be the only sandbox there is: no one means that.
+			if c.Args().Len() != 1 || c.Args().First() == "" {
 				return usagef("for example: tcpbox stop web", "stop takes one name")
 			}
 			if grace < 0 || grace > 10*time.Minute {
