@@ -35,6 +35,12 @@ type failure struct{ text, hint string }
 
 func (e *failure) Error() string { return e.text }
 
+// clientError is a failure of the small client: not of tcpbox, but of what it
+// was to fetch.
+type clientError struct{ error }
+
+func (e *clientError) Unwrap() error { return e.error }
+
 // exitStatus ends tcpbox with a status and without a word.
 type exitStatus int
 
@@ -141,6 +147,7 @@ func statusOf(err error) int {
 	var setting *knob.Error
 	var config *tcpbox.ConfigError
 	var launch *tcpbox.LaunchError
+	var client *clientError
 	switch {
 	case errors.As(err, &usage), errors.As(err, &rule), errors.As(err, &setting), errors.As(err, &config):
 		return exitUsage
@@ -148,6 +155,8 @@ func statusOf(err error) int {
 		return exitUsage
 	case errors.As(err, &exec):
 		return exec.Status()
+	case errors.As(err, &client):
+		return 1
 	}
 	return exitInternal
 }

@@ -23,7 +23,10 @@ func getCommand(streams Streams) *cli.Command {
 			if u, err := url.Parse(c.Args().First()); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 				return usagef("a URL begins with http:// or https://", "get %q: not a URL", c.Args().First())
 			}
-			return get(c.Args().First(), streams.Out)
+			if err := get(c.Args().First(), streams.Out); err != nil {
+				return &clientError{err}
+			}
+			return nil
 		},
 	}
 }

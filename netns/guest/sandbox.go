@@ -110,7 +110,7 @@ func (s *Sandbox) ready(ctx context.Context) (fd int, name string, err error) {
 		return -1, "", &Error{Op: "start", Err: fmt.Errorf("init sent %q", m.Op)}
 	}
 	if m.Value != "" {
-		s.log.Warn("sandbox made in a lesser way", "remark", m.Value)
+		s.log.Warn("some of the sandbox is made in another way than usual", "why", m.Value)
 	}
 	return fds[0], m.Name, nil
 }
