@@ -34,10 +34,10 @@ const maxQuoted = 1232
 // nextError takes the next ICMP error from the socket's error queue; nil if
 // there is none. Errors of other origins, which the caller of send has been
 // told, are thrown away.
-func (c *packets) nextError(fd int, buf *[maxDatagram]byte) error {
+func (c *packets) nextError(fd int, buf []byte) error {
 	var oob [256]byte
 	for {
-		n, oobn, _, _, err := unix.Recvmsg(fd, buf[:], oob[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		n, oobn, _, _, err := unix.Recvmsg(fd, buf, oob[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
 		switch err {
 		case nil:
 		case unix.EINTR:

@@ -39,12 +39,6 @@ type packets struct {
 
 var _ relay.Packets = (*packets)(nil)
 
-// maxDatagram holds every datagram: the longest is 65,527 bytes, over IPv6.
-const maxDatagram = 1 << 16
-
-// datagramBuffers hold what is being received. A flow that waits holds none.
-var datagramBuffers = sync.Pool{New: func() any { return new([maxDatagram]byte) }}
-
 // packetSender is the sending half; see reader for its shape.
 type packetSender struct {
 	send func(fd uintptr)
@@ -232,37 +226,32 @@ func (c *packets) waitAndReceive(fd uintptr) {
 	c.receiveOn(fd)
 }
 
-// receiveBatch is how many datagrams one Receive hands over at most.
-const receiveBatch = 64
-
 // receiveOn is called by the poller until it returns true.
 func (c *packets) receiveOn(fd uintptr) bool {
 	r := &c.in
-	buf := datagramBuffers.Get().(*[maxDatagram]byte)
-	defer datagramBuffers.Put(buf)
-	for taken := 0; taken < receiveBatch; {
-		n, errno := receiveDatagram(fd, buf)
+	b := batches.Get().(*batch)
+	defer batches.Put(b)
+	for {
+		n, errno := b.receive(fd)
 		switch errno {
 		case 0:
-			taken++
-			r.take(buf[:n])
+			for i := range n {
+				r.take(b.datagram(i))
+			}
+			return true
 		case unix.EINTR:
 		case unix.EAGAIN:
-			if taken > 0 {
-				return true
-			}
-			r.err = c.nextError(int(fd), buf)
+			r.err = c.nextError(int(fd), b.buffer())
 			return r.err != nil
 		default:
 			// An error of the path, which the queue knows more about. If it
 			// does not, the errno is all there is.
-			if r.err = c.nextError(int(fd), buf); r.err == nil {
+			if r.err = c.nextError(int(fd), b.buffer()); r.err == nil {
 				r.err = errno
 			}
 			return true
 		}
 	}
-	return true
 }
 
 // MTU implements relay.Packets.
@@ -315,10 +304,4 @@ func sendDatagram(fd uintptr, p []byte) unix.Errno {
 			return errno
 		}
 	}
-}
-
-func receiveDatagram(fd uintptr, buf *[maxDatagram]byte) (int, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(buf)), uintptr(len(buf)),
-		unix.MSG_DONTWAIT, 0, 0)
-	return int(n), errno
 }
