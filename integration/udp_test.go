@@ -105,6 +105,37 @@ func TestUDPSizes(t *testing.T) {
 	}
 }
 
+// TestUDPSegments: what a guest hands to its kernel as one large piece, to be
+// cut into datagrams (UDP_SEGMENT), arrives as these.
+func TestUDPSegments(t *testing.T) {
+	n := testnet.New(t)
+	b := start(t, n, ordinary)
+	for _, f := range families {
+		server := n.Remote.ListenUDP(t, netip.AddrPortFrom(f.addr, 7))
+		must(t, server.SetReadDeadline(time.Now().Add(testnet.Patience)))
+		c := dialUDP(t, b.Namespace, netip.AddrPortFrom(f.addr, 7))
+		raw, err := c.SyscallConn()
+		must(t, err)
+		must(t, raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT, 1000)
+		}))
+		must(t, err)
+		if _, err := c.Write(make([]byte, 9500)); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 1<<16)
+		for i := range 10 {
+			want := 1000
+			if i == 9 {
+				want = 500
+			}
+			if k, err := server.Read(buf); err != nil || k != want {
+				t.Errorf("%s: datagram %d has %d bytes, %v, want %d", f.name, i, k, err, want)
+			}
+		}
+	}
+}
+
 // TestUDPErrors: what the destination or a router says becomes the error that a
 // program on the host would see.
 func TestUDPErrors(t *testing.T) {

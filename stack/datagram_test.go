@@ -693,6 +693,33 @@ func TestFlowTableQueueIsBounded(t *testing.T) {
 	}
 }
 
+// TestForwardingAllocatesNothing: of a flow that is live.
+func TestForwardingAllocatesNothing(t *testing.T) {
+	u := newPacketUplink()
+	g, rec := withPackets(t, u, nil)
+	send(t, rec, udp(guestUDP, server, "x"))
+	c := get(t, u.opened)
+	get(t, c.sent)
+	key, p := flowKey{src: guestUDP, dst: server}, outgoing{make([]byte, 100), 64, false}
+	full := &fakePackets{fail: syscall.EAGAIN} // takes nothing, and makes no string of it
+	eventually(t, "the flow was live", func() bool { _, waiting := g.packets.count(); return waiting == 0 })
+	g.packets.mu.Lock()
+	f := g.packets.flows[key]
+	f.conn = full
+	g.packets.mu.Unlock()
+	if n := testing.AllocsPerRun(100, func() {
+		if _, conn, _ := g.packets.send(key, p); conn == nil {
+			t.Fatal("the flow is not live")
+		}
+		g.packets.touch(f)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	g.packets.mu.Lock()
+	f.conn = c
+	g.packets.mu.Unlock()
+}
+
 // TestManyFlows opens and ends many flows at once, for the race detector.
 func TestManyFlows(t *testing.T) {
 	u := newPacketUplink()

@@ -10,6 +10,11 @@
 //
 // Begin with New, then Run.
 //
+// Datagrams and echo requests to others than the stack itself have no endpoint:
+// they are handed to the owner as they come in, and WriteUDP, WriteEchoReply
+// and WriteError answer them.
+//
+//	                 ┌──────────────────────────────▶ Config.OnUDP, OnEcho
 //	tun.Device ──▶ link ──▶ gVisor ──▶ admission ──▶ Config.OnSYN(Request)
 //	                 │         │                           │ Accept
 //	                 └── tracker (four hooks) ◀────────────┘ Conn
