@@ -27,33 +27,53 @@ func TestLifeUnable(t *testing.T) {
 			code         int
 			stderr       []string
 		}{
-			{"no TUN driver", `mount -t tmpfs x /dev/net; $AS $TCPBOX run -- true`, "", 125,
-				[]string{"error: make the TUN device", "no such file", "hint: the tun driver is not loaded"}},
-			{"TUN is not open to users", `mount -t tmpfs x /dev/net; mknod -m 600 /dev/net/tun c 10 200; $AS $TCPBOX run -- true`, "user", 125,
-				[]string{"error: make the TUN device", "permission denied", "hint: ", "chmod 0666 /dev/net/tun"}},
-			{"a masked /proc", `mount -t tmpfs x /proc/acpi; $AS $TCPBOX run -- true`, "user", 125,
-				[]string{"error: mount a fresh /proc", "hint: parts of the host's /proc are covered"}},
+			{
+				"no TUN driver", `mount -t tmpfs x /dev/net; $AS $TCPBOX run -- true`, "", 125,
+				[]string{"error: make the TUN device", "no such file", "hint: the tun driver is not loaded"},
+			},
+			{
+				"TUN is not open to users", `mount -t tmpfs x /dev/net; mknod -m 600 /dev/net/tun c 10 200; $AS $TCPBOX run -- true`, "user", 125,
+				[]string{"error: make the TUN device", "permission denied", "hint: ", "chmod 0666 /dev/net/tun"},
+			},
+			{
+				"a masked /proc", `mount -t tmpfs x /proc/acpi; $AS $TCPBOX run -- true`, "user", 125,
+				[]string{"error: mount a fresh /proc", "hint: parts of the host's /proc are covered"},
+			},
 			{"a masked /proc, for root", `mount -t tmpfs x /proc/acpi; $AS $TCPBOX run -- true`, "root", 0, nil},
-			{"no user namespaces", `unshare --user --map-user=4242 --map-group=4242 --keep-caps sh -c '
+			{
+				"no user namespaces", `unshare --user --map-user=4242 --map-group=4242 --keep-caps sh -c '
 				echo 0 >/proc/sys/user/max_user_namespaces
 				exec setpriv --ambient-caps=-all --inh-caps=-all $TCPBOX run -- true'`, "user", 125,
-				[]string{"error: create namespaces: no space left on device", "hint: ", "user.max_user_namespaces"}},
-			{"no user namespaces, for root", `unshare --user --map-root-user --mount --net sh -c '
+				[]string{"error: create namespaces: no space left on device", "hint: ", "user.max_user_namespaces"},
+			},
+			{
+				"no user namespaces, for root", `unshare --user --map-root-user --mount --net sh -c '
 				echo 0 >/proc/sys/user/max_user_namespaces
 				exec $TCPBOX run -- true'`, "root", 125,
-				[]string{"error: create the guest's user namespace: no space left on device", "hint: ", "user.max_user_namespaces"}},
-			{"no network namespaces", `unshare --user --map-user=4242 --map-group=4242 --keep-caps sh -c '
+				[]string{"error: create the guest's user namespace: no space left on device", "hint: ", "user.max_user_namespaces"},
+			},
+			{
+				"no network namespaces", `unshare --user --map-user=4242 --map-group=4242 --keep-caps sh -c '
 				echo 0 >/proc/sys/user/max_net_namespaces
 				exec setpriv --ambient-caps=-all --inh-caps=-all $TCPBOX run -- true'`, "user", 125,
-				[]string{"error: create namespaces: no space left on device", "hint: "}},
-			{"in a sandbox", `$AS $TCPBOX run -- $TCPBOX run -- true`, "", 125,
-				[]string{"tcpbox: error: ", "tcpbox: hint: "}},
-			{"the working directory is deleted", `d=$(mktemp -d); chmod 777 $d; cd $d; rmdir $d; $AS $TCPBOX run -- true`, "", 125,
-				[]string{"error: find the working directory", "hint: "}},
-			{"the working directory is closed", `d=$(mktemp -d); cd $d; $AS $TCPBOX run --workdir $d -- true; e=$?; rmdir $d; exit $e`, "user", 125,
-				[]string{"tcpbox: error: ", "permission denied", "tcpbox: hint: "}},
-			{"no directory for the control sockets", `export XDG_RUNTIME_DIR=/no/where; $AS $TCPBOX run -- sh -c 'exit 3' || { e=$?; exit $e; }`, "user", 3,
-				[]string{"warning: ", "ls, inspect and stop will not find this sandbox"}},
+				[]string{"error: create namespaces: no space left on device", "hint: "},
+			},
+			{
+				"in a sandbox", `$AS $TCPBOX run -- $TCPBOX run -- true`, "", 125,
+				[]string{"tcpbox: error: ", "tcpbox: hint: "},
+			},
+			{
+				"the working directory is deleted", `d=$(mktemp -d); chmod 777 $d; cd $d; rmdir $d; $AS $TCPBOX run -- true`, "", 125,
+				[]string{"error: find the working directory", "hint: "},
+			},
+			{
+				"the working directory is closed", `d=$(mktemp -d); cd $d; $AS $TCPBOX run --workdir $d -- true; e=$?; rmdir $d; exit $e`, "user", 125,
+				[]string{"tcpbox: error: ", "permission denied", "tcpbox: hint: "},
+			},
+			{
+				"no directory for the control sockets", `export XDG_RUNTIME_DIR=/no/where; $AS $TCPBOX run -- sh -c 'exit 3' || { e=$?; exit $e; }`, "user", 3,
+				[]string{"warning: ", "ls, inspect and stop will not find this sandbox"},
+			},
 		} {
 			if row.only != "" && row.only != c.name {
 				continue

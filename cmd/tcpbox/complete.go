@@ -222,8 +222,10 @@ func flagValue(f manual.Flag, value string) completion {
 	}
 	if f.Value == "RULE" {
 		return beginning(value, []candidate{
-			{"@public", "the public Internet"}, {"@private", "private addresses"},
-			{"@host", "the host's own addresses"}, {"@metadata", "cloud metadata"},
+			{"@public", "the public Internet"},
+			{"@private", "private addresses"},
+			{"@host", "the host's own addresses"},
+			{"@metadata", "cloud metadata"},
 		})
 	}
 	return placeholder(f.Value, value)
