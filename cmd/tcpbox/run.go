@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -83,7 +84,7 @@ func runBox(cfg tcpbox.Config, timeout time.Duration, say *speaker) error {
 	}
 	door.serve(box)
 	stop := box.ForwardSignals()
-	timedOut := endAfter(box, timeout)
+	timedOut := endAfter(box, timeout, say)
 	uncut := cutOnSignal(box)
 	status, err := box.Wait()
 	uncut()
@@ -140,10 +141,16 @@ func ownProgram(args []string) []string {
 const killAfter = 5 * time.Second
 
 // endAfter ends the guest when its time is up: TERM, and KILL if that does not
-// help. The function it returns stops that, and reports whether it happened.
-func endAfter(box *tcpbox.Sandbox, d time.Duration) (timedOut func() bool) {
+// help, also when the guest has stopped itself. The function it returns stops
+// that, and reports whether it happened.
+func endAfter(box *tcpbox.Sandbox, d time.Duration, say *speaker) (timedOut func() bool) {
 	if d == 0 {
 		return func() bool { return false }
+	}
+	unwake, err := wakeAfter(d)
+	if err != nil {
+		unwake = func() {}
+		say.warn(fmt.Sprintf("--timeout will not end a command that has stopped itself: %v", err))
 	}
 	kill := time.NewTimer(d + killAfter)
 	term := time.NewTimer(d)
@@ -157,6 +164,7 @@ func endAfter(box *tcpbox.Sandbox, d time.Duration) (timedOut func() bool) {
 				hit = true
 				_ = box.Signal(syscall.SIGTERM)
 			case <-kill.C:
+				hit = true
 				_ = box.Signal(syscall.SIGKILL)
 			case <-done:
 				result <- hit
@@ -165,6 +173,7 @@ func endAfter(box *tcpbox.Sandbox, d time.Duration) (timedOut func() bool) {
 		}
 	}()
 	return func() bool {
+		unwake()
 		term.Stop()
 		kill.Stop()
 		close(done)
