@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -17,11 +18,22 @@ import (
 
 func TestMain(m *testing.M) {
 	testnet.Init()
+	heedSignals()
 	code := m.Run()
 	if built != "" {
 		os.RemoveAll(built)
 	}
 	os.Exit(code)
+}
+
+// heedSignals undoes that HUP and INT are ignored, as nohup(1) and a shell's
+// background jobs leave them: what a test starts would inherit it.
+func heedSignals() {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig) // the default returns with exec
+		}
+	}
 }
 
 // built is the directory of the binary, if a test has needed it.

@@ -6,12 +6,14 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -25,12 +27,25 @@ var update = flag.Bool("update", false, "rewrite the expectations in testdata/sc
 // first process of a sandbox when Start executes it again.
 func TestMain(m *testing.M) {
 	tcpbox.Init()
+	if name := filepath.Base(os.Args[0]); name != "tcpbox" && name != "restricted" {
+		heedSignals()
+	}
 	testscript.Main(m, map[string]func(){
 		"tcpbox": func() {
 			os.Exit(Main(os.Args, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 		},
 		"restricted": restrictedMain,
 	})
+}
+
+// heedSignals undoes that HUP and INT are ignored, as nohup(1) and a shell's
+// background jobs leave them: what a test starts would inherit it.
+func heedSignals() {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig) // the default returns with exec
+		}
+	}
 }
 
 // TestScript runs the command line as its users do. A script may say

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -31,6 +32,7 @@ func TestMain(m *testing.M) {
 	Init()
 	switch part := os.Getenv(partVar); part {
 	case "":
+		heedSignals()
 	case "run":
 		os.Exit(runPart())
 	case "demote":
@@ -45,6 +47,16 @@ func TestMain(m *testing.M) {
 		os.RemoveAll(binaryDir)
 	}
 	os.Exit(code)
+}
+
+// heedSignals undoes that HUP and INT are ignored, as nohup(1) and a shell's
+// background jobs leave them: what a test starts would inherit it.
+func heedSignals() {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig) // the default returns with exec
+		}
+	}
 }
 
 // spec is the Config of a guest that "run" runs, as far as it is not the same
