@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"tcpbox/integration/testnet"
 )
 
@@ -92,6 +94,54 @@ func TestLifeLastBytes(t *testing.T) {
 					}
 				})
 			}
+		}
+	})
+}
+
+// TestLifeUndelivered has a server that never reads. What the guest has left
+// waits for it, until somebody cuts that short: the guest's status passes, and a
+// warning says that something is lost.
+func TestLifeUndelivered(t *testing.T) {
+	everybody(t, func(t *testing.T, n *testnet.Net, c caller) {
+		l := n.Remote.Listen(t, "tcp", at(false, 4200))
+		for _, row := range []struct {
+			what  string
+			flags []string
+			sig   unix.Signal
+		}{
+			{"INT", nil, unix.SIGINT},
+			{"TERM", nil, unix.SIGTERM},
+			{"--timeout", []string{"--timeout", "4s"}, 0},
+		} {
+			t.Run(row.what, func(t *testing.T) {
+				script := fmt.Sprintf("timeout -s KILL 1 cat /dev/zero >/dev/tcp/%s/%d; exit 5", l.Addr().(*net.TCPAddr).IP, 4200)
+				p := begin(t, c.run(t.Context(), t, n, row.flags, "bash", "-c", script))
+				conn, err := l.Accept()
+				must(t, err)
+				defer conn.Close()
+				if row.sig != 0 {
+					// The first may still be for the guest: it dies at this moment.
+					testnet.Eventually(t, func() error {
+						_, guest, err := sandboxOf(t, p.cmd.Process.Pid)
+						if err != nil || guest != 0 {
+							return errors.Join(err, fmt.Errorf("the guest %d lives", guest))
+						}
+						select {
+						case <-p.ended:
+							return nil
+						default:
+							sendSignal(t, p.cmd.Process.Pid, row.sig)
+							return errors.New("tcpbox has not ended")
+						}
+					})
+				}
+				if code := p.wait(); code != 5 {
+					t.Errorf("exit status %d, want 5; %s", code, p.stderr)
+				}
+				if !strings.Contains(p.stderr.String(), "warning: connections cut that still had bytes to deliver") {
+					t.Errorf("standard error is %q, want a warning", p.stderr)
+				}
+			})
 		}
 	})
 }

@@ -161,10 +161,10 @@ func endAfter(box *tcpbox.Sandbox, d time.Duration, say *speaker) (timedOut func
 		for {
 			select {
 			case <-term.C:
-				hit = true
+				hit = !cutDelivery(box)
 				_ = box.Signal(syscall.SIGTERM)
 			case <-kill.C:
-				hit = true
+				hit = !cutDelivery(box) || hit
 				_ = box.Signal(syscall.SIGKILL)
 			case <-done:
 				result <- hit
@@ -178,6 +178,18 @@ func endAfter(box *tcpbox.Sandbox, d time.Duration, say *speaker) (timedOut func
 		kill.Stop()
 		close(done)
 		return <-result
+	}
+}
+
+// cutDelivery ends the delivery of what the guest has left, and reports whether
+// there was no guest any more.
+func cutDelivery(box *tcpbox.Sandbox) bool {
+	select {
+	case <-box.Exited():
+		_ = box.Close() // Wait returns its error
+		return true
+	default:
+		return false
 	}
 }
 
