@@ -74,7 +74,8 @@ func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, 
 		return bySegment("ICMP")
 	case reset:
 		return bySegment("unacceptable") // answered with an RST
-	case !handshake && (r.rst.met.Load() || r.rst.underWay(t.clock.NowMonotonic())):
+	case r.rst.met.Load() || r.rst.underWay(t.clock.NowMonotonic()):
+		// In a handshake too: the RST may have come before the SYN-ACK left.
 		return bySegment("RST")
 	}
 	// Nothing arrived and nobody called: a segment was sent in vain too often.

@@ -188,6 +188,8 @@ func (s *Stack) redeliver(pkt []byte) {
 	}
 	go func() {
 		defer s.admission.running.Done()
-		s.link.inject(buffer.NewViewWithData(pkt))
+		if s.ingress(pkt, tun.Offload{DataValid: true}) == pass { // in TIME-WAIT it is judged anew
+			s.link.inject(buffer.NewViewWithData(pkt))
+		}
 	}()
 }

@@ -73,15 +73,17 @@ func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) 
 	case st == tcpstate.Closed:
 		return true
 	case st != tcpstate.TimeWait:
-		// In front of this SYN there may be the segment that ends the
-		// connection: an RST, or in LAST-ACK the last ACK. The SYN belongs to
-		// the next one, and gVisor would answer it with an RST if it found it
-		// queued behind the end of this one. If the connection does not end,
-		// the guest's next SYN gets a challenge ACK (RFC 5961, section 4.2).
-		if r.rst.underWay(now) || st == tcpstate.LastAck && r.firstSYN(now) {
-			return !r.park(pkt, now)
+		if !r.rst.underWay(now) && !(closing(st) && r.firstSYN(now)) {
+			return true // in doubt gVisor's challenge ACK asks the guest
 		}
-		return true
+		// This SYN belongs to the next connection, which begins when the RST,
+		// FIN or ACK that the guest sent in front of it has ended this one. If
+		// it does not, the guest's next SYN gets a challenge ACK (RFC 5961,
+		// section 4.2).
+		if r.park(pkt, now, st) {
+			return false
+		}
+		return s.synOnRecord(r, pkt, ipHdrLen) // it has just ended
 	}
 
 	opts := header.ParseSynOptions(pkt[ipHdrLen+header.TCPMinimumSize:ipHdrLen+int(tcpHdr.DataOffset())], false)
@@ -89,7 +91,7 @@ func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) 
 	newer := r.tw.newer(tcpHdr.SequenceNumber(), opts.TS, opts.TSVal, now)
 	r.mu.Unlock()
 	if newer {
-		if !r.released.Load() && r.firstSYN(now) && r.park(pkt, now) {
+		if !r.released.Load() && r.firstSYN(now) && r.park(pkt, now, tcpstate.TimeWait) {
 			// What the guest sent before is still being read; Conn.Close goes
 			// on from here. If that takes longer than until the guest's next
 			// SYN, the new connection comes first.
@@ -119,13 +121,23 @@ func (r *record) firstSYN(now tcpip.MonotonicTime) bool {
 	return now.Sub(r.askedAt) < firstRetransmission
 }
 
-// park keeps a SYN until the record has ended, for a second at most: then the
-// guest asks again. It reports false if the record has ended already; then the
-// SYN can go on.
-func (r *record) park(pkt []byte, now tcpip.MonotonicTime) bool {
+// closing reports whether one segment of the guest, which may be queued, can end
+// a connection in this state, or begin its TIME-WAIT.
+func closing(st tcpstate.State) bool {
+	switch st {
+	case tcpstate.FinWait1, tcpstate.FinWait2, tcpstate.Closing, tcpstate.LastAck:
+		return true
+	}
+	return false
+}
+
+// park keeps a SYN until the record has ended, or has begun its TIME-WAIT, for
+// a second at most: then the guest asks again. It reports false if the record
+// is no longer in state st; then the SYN is to be judged anew.
+func (r *record) park(pkt []byte, now tcpip.MonotonicTime, st tcpstate.State) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.state() == tcpstate.Closed {
+	if r.state() != st {
 		return false
 	}
 	r.parked, r.parkedAt = append([]byte(nil), pkt...), now

@@ -142,19 +142,18 @@ func (t *tracker) observe(r *record, v via) {
 		r.failLocked(tr.Cause)
 	}
 	r.mu.Unlock()
-	if to == tcpstate.Closed {
+	switch to {
+	case tcpstate.Closed:
 		t.forget(r)
+	case tcpstate.TimeWait:
+		t.goOn(r)
 	}
 }
 
 // forget drops the record and lets a SYN go on that waited for that.
 func (t *tracker) forget(r *record) {
 	r.mu.Lock()
-	tuple, syn := r.tuple, r.parked
-	if syn != nil && t.clock.NowMonotonic().Sub(r.parkedAt) >= firstRetransmission {
-		syn = nil // the guest has asked again, or no longer wants it
-	}
-	r.parked = nil
+	tuple := r.tuple
 	r.mu.Unlock()
 	t.mu.Lock()
 	if t.records[tuple] == r { // a new connection may own the tuple already
@@ -162,6 +161,18 @@ func (t *tracker) forget(r *record) {
 	}
 	delete(t.live, r)
 	t.mu.Unlock()
+	t.goOn(r)
+}
+
+// goOn lets a SYN go on that waited for the record's end, or for its TIME-WAIT.
+func (t *tracker) goOn(r *record) {
+	r.mu.Lock()
+	syn := r.parked
+	if syn != nil && t.clock.NowMonotonic().Sub(r.parkedAt) >= firstRetransmission {
+		syn = nil // the guest has asked again, or no longer wants it
+	}
+	r.parked = nil
+	r.mu.Unlock()
 	if syn != nil && t.unpark != nil {
 		t.unpark(syn)
 	}
