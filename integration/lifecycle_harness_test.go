@@ -287,6 +287,8 @@ func lifeGuest(args []string) int {
 			total += len(v)
 		}
 		fmt.Println(len(os.Environ()), total, len(os.Getenv(args[1])))
+	case "resolve": // a name, by TCP or UDP alone
+		return resolveGuest(args[1], args[2])
 	case "connect": // many times at once, and say how many connections there are
 		return connectGuest(args[1], args[2])
 	case "echo": // send a MiB to a host that sends it back
