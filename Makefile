@@ -3,12 +3,18 @@
 
 GO       ?= go
 FUZZTIME ?= 10m
+NFPM     := $(GO) run github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+# What the release says of itself. The time is that of the commit.
+DIST              ?= dist
+VERSION           ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
-.PHONY: help build test race fuzz fuzz-short lint golden integration
+.PHONY: help build test race fuzz fuzz-short lint golden integration dist dist-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,3 +43,11 @@ golden: ## rewrite the expectations of the tests that compare with files
 
 integration: ## run the tests with real namespaces and programs; needs root
 	$(GO) test -count=1 ./integration/...
+
+dist: ## build archives, packages and a container image into dist/
+	$(GO) run ./deploy/dist -version $(VERSION) -time $(SOURCE_DATE_EPOCH) -nfpm "$(NFPM)" -out $(DIST)
+
+dist-check: ## build what dist builds twice, and compare
+	$(MAKE) dist DIST=dist/a
+	$(MAKE) dist DIST=dist/b
+	diff -r dist/a dist/b
