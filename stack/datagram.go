@@ -166,6 +166,11 @@ func (g *Gateway) servePackets(ctx context.Context, f *packetFlow) {
 		return
 	}
 	conn, err := g.dialPackets(ctx, f)
+	if reply, _ := replyTo(err); err != nil && reply == replyNoPort && g.packets.evict() {
+		// The host has run out of something, most likely of descriptors: an
+		// old flow gives way here too.
+		conn, err = g.dialPackets(ctx, f)
+	}
 	if err != nil {
 		g.log.Debug("flow not opened", "src", f.key.src, "dst", f.key.dst, "err", err)
 		for _, p := range g.packets.queued(f) {

@@ -318,6 +318,41 @@ func TestDatagramDialErrors(t *testing.T) {
 	}
 }
 
+// TestDatagramShortage: where the host has room for no more flows, the one used
+// least recently gives way.
+func TestDatagramShortage(t *testing.T) {
+	const room = 2
+	var mu sync.Mutex
+	var open []*fakePackets
+	u := newPacketUplink()
+	u.change = func(c *fakePackets) error {
+		mu.Lock()
+		defer mu.Unlock()
+		open = slices.DeleteFunc(open, func(c *fakePackets) bool {
+			select {
+			case <-c.done:
+				return true
+			default:
+				return false
+			}
+		})
+		if len(open) == room {
+			return syscall.EMFILE
+		}
+		open = append(open, c)
+		return nil
+	}
+	g, rec := withPackets(t, u, nil)
+	for i := range uint16(10) {
+		send(t, rec, udp(netip.AddrPortFrom(guestAddr, 1000+i), server, "x"))
+		get(t, get(t, u.opened).sent)
+		eventually(t, "the flow was live", func() bool { _, waiting := g.packets.count(); return waiting == 0 })
+	}
+	if st := g.Stats(); st.Flows != room || st.FlowsEvicted != 10-room || st.DatagramsDropped != 0 {
+		t.Errorf("%d flows, %d evicted, %d dropped", st.Flows, st.FlowsEvicted, st.DatagramsDropped)
+	}
+}
+
 // noPing is the error of a host without ping sockets.
 type noPing struct{ error }
 

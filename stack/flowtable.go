@@ -136,6 +136,25 @@ func (t *flowTable) add(f *packetFlow, p outgoing, running *sync.WaitGroup) bool
 	return true
 }
 
+// evict ends the flow that was used least recently among those that have a
+// socket. It reports false if there is none.
+func (t *flowTable) evict() bool {
+	t.mu.Lock()
+	for e := t.order.Back(); e != nil; e = e.Prev() {
+		f := e.Value.(*packetFlow)
+		if f.conn == nil {
+			continue
+		}
+		t.removeLocked(f)
+		t.evicted.Add(1)
+		t.mu.Unlock()
+		f.close()
+		return true
+	}
+	t.mu.Unlock()
+	return false
+}
+
 // attach gives a flow its socket. It reports false if it has ended meanwhile;
 // the socket is then the caller's to close.
 func (t *flowTable) attach(f *packetFlow, conn relay.Packets) bool {
