@@ -54,12 +54,12 @@ func run(f *runFlags, args []string, streams Streams) error {
 	defer signal.Stop(pipe)
 
 	say := newSpeaker(streams.Err, f.quiet)
-	if os.Geteuid() == 0 && cfg.User == nil {
-		say.warn("the guest runs as uid 0: it can write root's files; --user UID[:GID] runs it as someone else")
-	}
 	log, err := openLog(f.logTo, cfg.Name, streams.Err, say)
 	if err != nil {
 		return err
+	}
+	if os.Geteuid() == 0 && cfg.User == nil {
+		say.warn("the guest runs as uid 0: it can write root's files; --user UID[:GID] runs it as someone else")
 	}
 	cfg.OnRecords = log.write
 	cfg.OnRefused = say.refused
