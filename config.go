@@ -70,6 +70,12 @@ type Config struct {
 	// The guest's descriptors 0, 1 and 2. Nil means /dev/null.
 	Stdin, Stdout, Stderr *os.File
 
+	// ForwardSignals passes the signals that this process gets on to the guest,
+	// each exactly once, and keeps job control working, from before the guest
+	// starts until Wait or Close returns. It is for a process that runs one
+	// guest and stands for it at the terminal.
+	ForwardSignals bool
+
 	// MTU of the sandbox's interface, in bytes. Zero means DefaultMTU.
 	MTU int
 

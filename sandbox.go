@@ -48,6 +48,7 @@ type Sandbox struct {
 	mu     sync.Mutex
 	runErr error // why the gateway ended, if by itself
 
+	unforward func() // undoes the forwarding of signals; nil if there is none
 	exitOnce  sync.Once
 	exited    chan struct{}
 	closeOnce sync.Once
@@ -116,6 +117,9 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) err
 	}
 	s.describe(cfg, addrs)
 	s.running.Go(func() { s.runGateway() })
+	if cfg.ForwardSignals {
+		s.unforward = s.guest.ForwardSignals()
+	}
 	return s.guest.Start()
 }
 
@@ -176,10 +180,6 @@ func (s *Sandbox) Name() string { return s.name }
 // Signal sends a signal to the guest.
 func (s *Sandbox) Signal(sig syscall.Signal) error { return s.guest.Signal(sig) }
 
-// ForwardSignals passes the signals that this process gets on to the guest,
-// each exactly once, and keeps job control working, until stop is called.
-func (s *Sandbox) ForwardSignals() (stop func()) { return s.guest.ForwardSignals() }
-
 // NS is the way into the sandbox's network namespace.
 func (s *Sandbox) NS() netns.NS { return s.guest.NS() }
 
@@ -223,6 +223,9 @@ func (s *Sandbox) Close() error {
 		}
 		if s.guest != nil {
 			errs = append(errs, s.guest.Close())
+		}
+		if s.unforward != nil {
+			s.unforward() // also gives the terminal back
 		}
 		if !s.broken() {
 			s.running.Wait()

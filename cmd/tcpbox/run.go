@@ -78,17 +78,16 @@ func runBox(cfg tcpbox.Config, timeout time.Duration, say *speaker) error {
 		return err
 	}
 	defer door.close()
+	cfg.ForwardSignals = true
 	box, err := tcpbox.Start(context.Background(), cfg)
 	if err != nil {
 		return err
 	}
 	door.serve(box)
-	stop := box.ForwardSignals()
 	timedOut := endAfter(box, timeout, say)
 	uncut := cutOnSignal(box)
 	status, err := box.Wait()
 	uncut()
-	stop()
 	expired := timedOut()
 	switch {
 	case err != nil:
