@@ -105,9 +105,10 @@ func ociImage(binaries map[string][]byte, version string, at time.Time) ([]byte,
 	if err != nil {
 		return nil, err
 	}
+	name := "tcpbox:" + version
 	all.Annotations = map[string]string{
-		"org.opencontainers.image.ref.name": version,             // the tag, for skopeo and podman
-		"io.containerd.image.name":          "tcpbox:" + version, // the name, for docker and containerd
+		"org.opencontainers.image.ref.name": name, // for podman and skopeo
+		"io.containerd.image.name":          name, // for docker and containerd
 	}
 	top, err := json.Marshal(index{SchemaVersion: 2, MediaType: typeIndex, Manifests: []descriptor{all}})
 	if err != nil {

@@ -49,7 +49,7 @@ func (p Page) WriteRoff(w io.Writer) error {
 		r.paragraphs(c.Text.Summary)
 		for _, b := range c.Text.Blocks {
 			if b.Heading != "" {
-				r.macro(".SS %s", quoted(sentence(b.Heading)))
+				r.heading(".SS", sentence(b.Heading))
 			}
 			r.body(b)
 		}
@@ -65,23 +65,41 @@ func (p Page) WriteRoff(w io.Writer) error {
 }
 
 // roff collects a page. Only macro writes lines that begin with a dot.
-type roff struct{ b strings.Builder }
+type roff struct {
+	b     strings.Builder
+	begun bool // there is text below the last heading
+}
 
 func (r *roff) macro(format string, args ...any) { fmt.Fprintf(&r.b, format+"\n", args...) }
 
-func (r *roff) section(title string) { r.macro(".SH %s", quoted(title)) }
+func (r *roff) section(title string) { r.heading(".SH", title) }
 
-func (r *roff) text(s string) { r.b.WriteString(escape(s) + "\n") }
+func (r *roff) heading(macro, title string) {
+	r.macro("%s %s", macro, quoted(title))
+	r.begun = false
+}
+
+func (r *roff) text(s string) {
+	r.b.WriteString(escape(s) + "\n")
+	r.begun = true
+}
+
+// paragraph parts what follows from what is above it.
+func (r *roff) paragraph() {
+	if r.begun {
+		r.macro(".PP")
+	}
+}
 
 func (r *roff) paragraphs(all []string) {
 	for _, s := range all {
-		r.macro(".PP")
+		r.paragraph()
 		r.text(sentence(s))
 	}
 }
 
 func (r *roff) literal(lines []string) {
-	r.macro(".PP")
+	r.paragraph()
 	r.macro(".EX")
 	for _, l := range lines {
 		r.text(l)
