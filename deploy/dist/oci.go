@@ -122,10 +122,11 @@ func ociImage(binaries map[string][]byte, version string, at time.Time) ([]byte,
 
 // addPlatform adds the image for one architecture.
 func (i *image) addPlatform(arch string, binary []byte, version string, at time.Time) (descriptor, error) {
-	layer, err := tarOf([]file{
-		{"usr/bin/tcpbox", 0o755, binary}, {"etc/", 0o755, nil}, {"tmp/", 0o1777, nil},
-		{"proc/", 0o755, nil}, {"sys/", 0o755, nil}, {"dev/", 0o755, nil},
-	}, at)
+	files := []file{{"usr/bin/tcpbox", 0o755, binary}, {"tmp/", 0o1777, nil}}
+	for _, dir := range []string{"dev/", "etc/", "proc/", "sys/"} {
+		files = append(files, file{dir, 0o755, nil})
+	}
+	layer, err := tarOf(files, at)
 	if err != nil {
 		return descriptor{}, err
 	}

@@ -61,7 +61,7 @@ type Options struct {
 }
 
 // patience bounds each of the things that are tried.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // Examine tries everything. It leaves nothing behind, and sends no packet.
 func Examine(ctx context.Context, o Options) Report {
