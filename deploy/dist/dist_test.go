@@ -31,7 +31,7 @@ func TestPackageVersion(t *testing.T) {
 		"abcdef0":                 "0.0.0~20261124120005.abcdef0",
 		"abcdef0-dirty":           "0.0.0~20261124120005.abcdef0.dirty",
 		"development":             "0.0.0~20261124120005.development",
-		"0abcdef":                 "0abcdef", // dpkg takes it
+		"156d78c-dirty":           "0.0.0~20261124120005.156d78c.dirty", // a commit, not a number
 	} {
 		if got := packageVersion(version, at); got != want {
 			t.Errorf("packageVersion(%q) = %q, want %q", version, got, want)

@@ -7,7 +7,7 @@ import (
 )
 
 var (
-	released = regexp.MustCompile(`^v?\d`)
+	released = regexp.MustCompile(`^v?\d+\.\d`)
 	since    = regexp.MustCompile(`-(\d+)-(g[0-9a-f]+)`) // git describe: so many commits after the tag
 )
 
