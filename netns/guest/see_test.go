@@ -26,7 +26,9 @@ func TestGuestSees(t *testing.T) {
 			{"no capability with --root", spec{Root: true}, "grep -E 'CapEff' /proc/self/status | cut -f2", "0000000000000000"},
 			{"no_new_privs", spec{}, "grep NoNewPrivs /proc/self/status | cut -f2", "1"},
 			{"a filter", spec{}, "grep Seccomp: /proc/self/status | cut -f2", "2"},
-			{"no ignored or blocked signals", spec{}, "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2 | tr -d '\\n'", strings.Repeat("0", 32)},
+			// A test binary with the race detector is linked to the C library,
+			// whose own signal 32 is then ignored.
+			{"no ignored or blocked signals", spec{}, "grep -E 'Sig(Blk|Ign)' /proc/self/status | cut -f2 | tr -d '\\n' | sed 's/80000000$/00000000/'", strings.Repeat("0", 32)},
 
 			// Namespaces.
 			{"no other processes", spec{}, "test $(ls -d /proc/[0-9]* | wc -l) -lt 9 && echo few", "few"},

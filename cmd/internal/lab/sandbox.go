@@ -131,13 +131,13 @@ func (s *sandbox) settle(ctx context.Context) error {
 			return err
 		}
 		open, _ := s.stack.count()
-		if now.inUse == 0 && now.orphan == 0 && open == 0 {
+		if now.inUse == 0 && open == 0 {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("lab: the guest still has %d sockets and %d orphans, and the stack %d open endpoints: %w",
-				now.inUse, now.orphan, open, context.Cause(ctx))
+			return fmt.Errorf("lab: the guest still has %d sockets, and the stack %d open endpoints: %w",
+				now.inUse, open, context.Cause(ctx))
 		case <-tick.C:
 		}
 	}
