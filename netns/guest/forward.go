@@ -34,6 +34,9 @@ func (s *Sandbox) ForwardSignals() (stop func()) {
 		terminal: openTerminal(),
 	}
 	f.terminal.noteFront()
+	s.mu.Lock()
+	f.terminal.assumeFront(s.front)
+	s.mu.Unlock()
 	notify(f.signals)
 	// The kernel sends it to the whole group when the guest reads from the
 	// terminal in the background. Not to be stopped by it, but by suspend,

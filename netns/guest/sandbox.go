@@ -32,7 +32,8 @@ type Sandbox struct {
 	waiting  map[uint64]chan<- answer // nil once init is gone
 	status   *Status                  // nil until the guest has exited
 	guestPID int
-	pidfd    int // of the guest, or -1
+	pidfd    int  // of the guest, or -1
+	front    bool // this process's group was in the foreground when Start was called
 
 	closeOnce sync.Once
 }
@@ -190,6 +191,10 @@ func (s *Sandbox) Device() tun.Device { return s.device }
 // matches *ExecError says that the program could not be executed; the sandbox
 // is of no more use then but to be closed.
 func (s *Sandbox) Start() error {
+	front := inFront() // a shell as the guest soon is there itself
+	s.mu.Lock()
+	s.front = front
+	s.mu.Unlock()
 	_, fds, err := s.call(message{Op: opStart})
 	if errors.Is(err, os.ErrClosed) {
 		err = &Error{Op: "start", Err: ErrInitDied, Hint: initDiedHint}

@@ -47,6 +47,23 @@ func (t *terminal) noteFront() {
 	}
 }
 
+// assumeFront is called after noteFront when it is known that this process's
+// group was in the foreground before the guest took it over.
+func (t *terminal) assumeFront(front bool) {
+	if t != nil && front {
+		t.front = true
+	}
+}
+
+// inFront reports whether this process's group is in the foreground of its
+// terminal.
+func inFront() bool {
+	t := openTerminal()
+	defer t.close()
+	t.noteFront()
+	return t != nil && t.front
+}
+
 // noteGuest is called when the guest has stopped.
 func (t *terminal) noteGuest(pid int) {
 	if t == nil {
