@@ -59,8 +59,13 @@ type oracle struct {
 // bothAtOnce reports whether a dial was given up while its answer arrived: then
 // either of them is the cause.
 func bothAtOnce(tr tcpstate.Transition, err string) bool {
-	handshake := tr.From == tcpstate.SynSent || tr.From == tcpstate.SynReceived
-	return handshake && tr.Cause.Which == "RST" && err == "Aborted"
+	if tr.From != tcpstate.SynSent && tr.From != tcpstate.SynReceived {
+		return false
+	}
+	if tr.Cause.Kind == tcpstate.ByCall {
+		return slices.Contains(errorsOf["segment ICMP"], err)
+	}
+	return err == "Aborted" && (tr.Cause.Which == "RST" || tr.Cause.Which == "ICMP")
 }
 
 func (o *oracle) told(ep *tcp.Endpoint, raw tcp.EndpointState, err tcpip.Error) {

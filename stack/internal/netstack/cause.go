@@ -3,6 +3,8 @@ package netstack
 import (
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
+
 	"tcpbox/stack/tcpstate"
 )
 
@@ -50,11 +52,51 @@ func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Dura
 	return tcpstate.Cause{}
 }
 
+// handshake reports whether an endpoint in this state is not connected yet.
+func handshake(s tcpstate.State) bool {
+	return s == tcpstate.SynSent || s == tcpstate.SynReceived
+}
+
+// handshakeCause tells what ended a handshake from the error that gVisor ended
+// it with. Packets alone do not tell: the answers to a SYN that was doubled on
+// its way may be an RST and an ICMP error, and only one of them was obeyed.
+// seen is what the packets suggest. Of an ICMP error and a call of ours in the
+// same moment the call is named: gVisor notes such an error before it asks
+// whether the endpoint still wants it.
+func (r *record) handshakeCause(err tcpip.Error, seen tcpstate.Cause) (why tcpstate.Cause, ok bool) {
+	ours := seen.Kind == tcpstate.ByCall || seen.Kind == tcpstate.ByPolicy
+	switch err.(type) {
+	case *tcpip.ErrConnectionRefused:
+		if r.portClosed.Load() && !r.rst.met.Load() {
+			return bySegment("ICMP"), !ours
+		}
+		return bySegment("RST"), true
+	case *tcpip.ErrHostUnreachable, *tcpip.ErrNetworkUnreachable, *tcpip.ErrHostDown, *tcpip.ErrNoNet:
+		return bySegment("ICMP"), !ours
+	case *tcpip.ErrTimeout:
+		return byTimer("retransmission"), true
+	case *tcpip.ErrInvalidEndpointState:
+		return bySegment("unacceptable"), true
+	case *tcpip.ErrAborted:
+		if ours {
+			return seen, true
+		}
+		// An RST came in the same moment: the call was faster.
+		return r.ours(), r.ours().Which != ""
+	}
+	return tcpstate.Cause{}, false
+}
+
+// ours is the own call that runs now, as a cause; Which is empty if none does.
+func (r *record) ours() tcpstate.Cause {
+	return tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[r.inCall.Load()]}
+}
+
 // endLocked tells what ended the endpoint.
 func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, t *tracker) tcpstate.Cause {
 	reset := tcpstate.State(r.rstOut.Load()) == from // by an RST of the endpoint's
-	handshake := from == tcpstate.SynSent || from == tcpstate.SynReceived
-	ours := tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[r.inCall.Load()]}
+	handshake := handshake(from)
+	ours := r.ours()
 	e := ending(r.policy.Load())
 	if e == endNone && t.stopping.Load() {
 		e = endStopped
@@ -74,8 +116,7 @@ func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, 
 		return bySegment("ICMP")
 	case reset:
 		return bySegment("unacceptable") // answered with an RST
-	case r.rst.met.Load() || r.rst.underWay(t.clock.NowMonotonic()):
-		// In a handshake too: the RST may have come before the SYN-ACK left.
+	case !handshake && (r.rst.met.Load() || r.rst.underWay(t.clock.NowMonotonic())):
 		return bySegment("RST")
 	}
 	// Nothing arrived and nobody called: a segment was sent in vain too often.

@@ -90,6 +90,10 @@ func (s *Stack) noteICMPError(pkt []byte, h headers) {
 	}
 	if r := s.tracker.find(tupleOf(quoted.Src, quoted.Dst)); r != nil {
 		r.icmpIn.Store(true)
+		closed := packet.PortUnreachable.Message(outer.Version == 6)
+		if outer.ICMPType == closed.Type && outer.ICMPCode == closed.Code {
+			r.portClosed.Store(true)
+		}
 	}
 }
 

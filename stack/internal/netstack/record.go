@@ -37,6 +37,9 @@ type record struct {
 	released atomic.Bool   // its owner has closed or reset it
 	rstOut   atomic.Uint32 // in which state an RST to the guest was seen
 	icmpIn   atomic.Bool   // an ICMP error from the guest was seen
+	// portClosed: one of them said that nobody listens, which gVisor takes as it
+	// takes an RST.
+	portClosed atomic.Bool
 	mute     atomic.Bool   // the endpoint's RST must not leave
 	rst      rstFacts
 

@@ -132,6 +132,14 @@ func (t *tracker) observe(r *record, v via) {
 		tr.Age = now.Sub(r.since)
 	}
 	tr.Cause = r.causeLocked(from, to, raw == tcp.StateError, tr.Age, t)
+	if raw == tcp.StateError && handshake(from) {
+		// gVisor notes the error before it writes the state; nobody else asks
+		// for it, for the error that a failed handshake returns is kept apart.
+		// The lock it is under is a leaf, and not held where we are called.
+		if why, ok := r.handshakeCause(ep.LastErrorLocked(), tr.Cause); ok {
+			tr.Cause = why
+		}
+	}
 	if to == tcpstate.TimeWait {
 		r.tw.timeout = t.tw.timeout()
 	}
