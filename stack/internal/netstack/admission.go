@@ -3,6 +3,7 @@ package netstack
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,7 @@ type admission struct {
 	pending map[gvstack.TransportEndpointID]*pendingSYN
 	perDst  map[netip.AddrPort]int
 	closed  bool
+	queue   []chan struct{} // of those that wait for room in the backlog
 }
 
 // A pendingSYN is a connection that the guest has asked for and that has no
@@ -176,15 +178,56 @@ func (a *admission) stopWaitingLocked(p *pendingSYN) {
 	}
 }
 
-// enterHalfOpen moves p from pending to half-open, unless the backlog is full.
+// enterHalfOpen moves p from pending to half-open. While the backlog is full it
+// waits, as pending and in turn, for what it was dialled for stands already: to
+// let it go would show the destination a connection that nobody has. It reports
+// false when the guest stops asking before there is room.
 func (a *admission) enterHalfOpen(p *pendingSYN) bool {
+	for {
+		a.mu.Lock()
+		if a.takeSlot() {
+			a.stopWaitingLocked(p)
+			a.mu.Unlock()
+			return true
+		}
+		room := make(chan struct{})
+		a.queue = append(a.queue, room)
+		a.mu.Unlock()
+		select {
+		case <-room:
+		case <-p.ctx.Done():
+			a.stack.counters.dropBacklog.Add(1)
+			a.leaveQueue(room)
+			return false
+		}
+	}
+}
+
+// leaveQueue takes room out of the queue, or passes its turn on if it has come.
+func (a *admission) leaveQueue(room chan struct{}) {
 	a.mu.Lock()
-	a.stopWaitingLocked(p)
-	a.mu.Unlock()
+	defer a.mu.Unlock()
+	if i := slices.Index(a.queue, room); i >= 0 {
+		a.queue = slices.Delete(a.queue, i, i+1)
+		return
+	}
+	a.wakeLocked(1)
+}
+
+// wakeLocked lets the first n that wait for room look again.
+func (a *admission) wakeLocked(n int) {
+	n = min(n, len(a.queue))
+	for _, room := range a.queue[:n] {
+		close(room)
+	}
+	a.queue = slices.Delete(a.queue, 0, n)
+}
+
+// takeSlot takes a place in the backlog if there is one.
+func (a *admission) takeSlot() bool {
 	for {
 		n := a.halfOpen.Load()
 		if n >= a.backlog.Load() {
-			a.stack.counters.dropBacklog.Add(1)
 			return false
 		}
 		if a.halfOpen.CompareAndSwap(n, n+1) {
@@ -194,7 +237,21 @@ func (a *admission) enterHalfOpen(p *pendingSYN) bool {
 	}
 }
 
-func (a *admission) leaveHalfOpen() { a.halfOpen.Add(-1) }
+// leaveHalfOpen gives the place back.
+func (a *admission) leaveHalfOpen() {
+	a.halfOpen.Add(-1)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wakeLocked(1)
+}
+
+// setBacklog limits the half-open handshakes to n from now on.
+func (a *admission) setBacklog(n int) {
+	a.backlog.Store(int64(n))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.wakeLocked(n)
+}
 
 // done forgets a pending SYN: its Request has ended.
 func (a *admission) done(id gvstack.TransportEndpointID) {

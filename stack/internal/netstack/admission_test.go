@@ -77,18 +77,49 @@ func TestSYNBacklog(t *testing.T) {
 	}
 }
 
-// TestBacklogAtAccept: a dial that ends when the backlog is full drops its SYN.
+// TestBacklogAtAccept: a dial that ends when the backlog is full waits for room
+// in it, for as long as the guest wants it.
 func TestBacklogAtAccept(t *testing.T) {
 	g := newRawGuest(t, func(cfg *Config) { cfg.SYNBacklog = 1 })
-	a, b := g.conn(1000), g.conn(1001)
-	a.syn()
-	ra := g.request()
-	b.syn() // admitted: nothing is half-open
-	rb := g.request()
-	accept(ra)
-	a.expect(synAck)
-	if _, err := rb.Accept(); err != ErrBacklogFull {
-		t.Errorf("Accept = %v, want %v", err, ErrBacklogFull)
+	conns := []*rawConn{g.conn(1000), g.conn(1001), g.conn(1002), g.conn(1003)}
+	var requests []*Request
+	for _, c := range conns {
+		c.syn() // admitted: nothing is half-open
+		requests = append(requests, g.request())
+	}
+	accept(requests[0])
+	conns[0].expect(synAck)
+
+	queued := func(n int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d wait for room", n), func() bool {
+			a := g.gateway.admission
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			return len(a.queue) == n
+		})
+	}
+	abandoned := accept(requests[1])
+	queued(1)
+	second := accept(requests[2])
+	queued(2)
+	if n := g.gateway.Stats().HalfOpen; n != 1 {
+		t.Errorf("%d are half-open, want 1", n)
+	}
+	conns[1].send(rst, "")
+	if err := <-abandoned; err != ErrBacklogFull {
+		t.Errorf("Accept for a guest that has left = %v, want %v", err, ErrBacklogFull)
+	}
+	conns[0].send(ackFl, "") // completes
+	conns[2].expect(synAck)
+	conns[2].send(ackFl, "")
+	if err := <-second; err != nil {
+		t.Errorf("Accept after there was room = %v", err)
+	}
+	accept(requests[3])
+	conns[3].expect(synAck)
+	if p := g.gateway.Stats().PeakHalfOpen; p != 1 {
+		t.Errorf("PeakHalfOpen = %d, want 1", p)
 	}
 }
 

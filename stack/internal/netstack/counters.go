@@ -29,7 +29,7 @@ type Stats struct {
 	BadChecksum   uint64 `json:"bad_checksum"`
 
 	// SYNs that were dropped.
-	DropBacklog uint64 `json:"drop_backlog"` // the SYN backlog was full
+	DropBacklog uint64 `json:"drop_backlog"` // the SYN backlog was full, or stayed so while the guest asked
 	DropPending uint64 `json:"drop_pending"` // too many dials were pending
 	DropPerDst  uint64 `json:"drop_per_dst"` // too many dials were pending to one destination
 

@@ -51,7 +51,7 @@ func (s *Stack) SetFINTimeout(d time.Duration) error {
 
 // SetSYNBacklog sets how many handshakes may be half-open, from the next SYN
 // on.
-func (s *Stack) SetSYNBacklog(n int) { s.admission.backlog.Store(int64(n)) }
+func (s *Stack) SetSYNBacklog(n int) { s.admission.setBacklog(n) }
 
 // setPortRange sets the ports that active opens pick from, both ends included.
 func (s *Stack) setPortRange(first, last uint16) error {

@@ -40,8 +40,8 @@ type record struct {
 	// portClosed: one of them said that nobody listens, which gVisor takes as it
 	// takes an RST.
 	portClosed atomic.Bool
-	mute     atomic.Bool   // the endpoint's RST must not leave
-	rst      rstFacts
+	mute       atomic.Bool // the endpoint's RST must not leave
+	rst        rstFacts
 
 	mu       sync.Mutex // guards what follows and the order of emitted states
 	bound    bool       // tuple, local and remote are known

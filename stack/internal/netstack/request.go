@@ -15,8 +15,8 @@ import (
 	"tcpbox/tun/packet"
 )
 
-// ErrBacklogFull is returned by Request.Accept when as many handshakes are
-// half-open as the SYN backlog allows. The SYN has been dropped.
+// ErrBacklogFull is returned by Request.Accept when the guest stopped asking
+// while as many handshakes were half-open as the SYN backlog allows.
 var ErrBacklogFull = errors.New("netstack: the SYN backlog is full")
 
 var errEnded = errors.New("netstack: the request has ended already")
@@ -47,8 +47,8 @@ func (r *Request) Dst() netip.AddrPort { return r.dst }
 // Context ends when the guest stops asking, resets, or the Stack closes.
 func (r *Request) Context() context.Context { return r.pending.ctx }
 
-// Accept completes the handshake and returns the connection. It blocks until
-// the guest's ACK has arrived. The error is an errno, ErrBacklogFull, or says
+// Accept completes the handshake and returns the connection. It waits for room
+// in the SYN backlog and then for the guest's ACK. The error is an errno, ErrBacklogFull, or says
 // that the request had ended.
 func (r *Request) Accept() (*Conn, error) {
 	if !r.ended.CompareAndSwap(false, true) {
