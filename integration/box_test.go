@@ -29,6 +29,7 @@ type box struct {
 	stderr *buffer
 	log    string // path of the state log
 	pid    int    // of the process that was found in the namespace
+	end    func() // ends the sandbox and waits for that; t's end does it too
 }
 
 // start runs a sandbox in n's uplink until t ends.
@@ -58,11 +59,14 @@ func start(t testing.TB, n *testnet.Net, c caller, flags ...string) *box {
 	if err := b.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	b.end = sync.OnceFunc(func() {
 		stdin.Close()
 		if err := b.cmd.Wait(); err != nil {
 			t.Errorf("tcpbox run: %v", err)
 		}
+	})
+	t.Cleanup(func() {
+		b.end()
 		if t.Failed() {
 			t.Logf("tcpbox wrote:\n%s", b.stderr)
 		}
