@@ -156,10 +156,23 @@ func (c Config) Check() error { return c.normalise() }
 // normalise fills in defaults and reports everything that is wrong.
 func (c *Config) normalise() error {
 	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if len(c.Args) == 0 || c.Args[0] == "" {
-		bad("no command to run")
+		errs = append(errs, errors.New("no command to run"))
 	}
+	return asConfigError(append(errs, c.fill()...))
+}
+
+// asConfigError joins faults. Without any it returns nil.
+func asConfigError(faults []error) error {
+	if err := errors.Join(faults...); err != nil {
+		return &ConfigError{err}
+	}
+	return nil
+}
+
+// fill is what normalise does of what is not about a guest.
+func (c *Config) fill() (errs []error) {
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if c.MTU == 0 {
 		c.MTU = DefaultMTU
 	}
@@ -214,8 +227,5 @@ func (c *Config) normalise() error {
 	if _, err := knob.Resolve(c.Knobs, (&Sandbox{host: &upstream.Host{}}).carriers()); err != nil {
 		errs = append(errs, err)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return &ConfigError{err}
-	}
-	return nil
+	return errs
 }

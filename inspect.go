@@ -13,11 +13,18 @@ import (
 // the control API.
 type Info struct {
 	Name    string    `json:"name"`
-	Args    []string  `json:"args"`
+	Kind    string    `json:"kind"` // KindGuest or KindAttached
+	Args    []string  `json:"args"` // of the guest
 	Started time.Time `json:"started"`
 
+	// Target is what an attached sandbox was attached to: "pid N", or a path in
+	// quotes. NetNS is the inode of that namespace, as in /proc/PID/ns/net.
+	Target string `json:"target,omitempty"`
+	NetNS  uint64 `json:"netns,omitempty"`
+
 	// Process ids as the host sees them: of this process, of the sandbox's
-	// first process and of the guest; 0 for one that does not run.
+	// first process and of the guest; 0 for one that does not run. In an
+	// attached sandbox the guest is the process that was named.
 	PID      int `json:"pid"`
 	InitPID  int `json:"init_pid"`
 	GuestPID int `json:"guest_pid"`
@@ -40,6 +47,12 @@ type Info struct {
 	Stats Stats `json:"stats"`
 }
 
+// The kinds of sandboxes.
+const (
+	KindGuest    = "guest"    // tcpbox runs a guest in it
+	KindAttached = "attached" // it is a namespace that others made and live in
+)
+
 // PeerInfo is a host inside the stack.
 type PeerInfo struct {
 	Name      string       `json:"name"`
@@ -60,15 +73,16 @@ type KnobInfo struct {
 func (s *Sandbox) Inspect() Info {
 	in := s.info
 	in.Stats = s.gateway.Stats()
-	in.InitPID, in.GuestPID = s.guest.Pids()
+	in.InitPID, in.GuestPID = s.inside.Pids()
 	return in
 }
 
 // describe fills in what of Info does not change.
 func (s *Sandbox) describe(cfg *Config, addrs addressPlan) {
 	in := Info{
-		Name: cfg.Name, Args: cfg.Args, Started: time.Now(), PID: os.Getpid(),
-		Interface: s.guest.Device().Name(), MTU: s.guest.Device().MTU(),
+		Name: cfg.Name, Kind: s.info.Kind, Target: s.info.Target, NetNS: s.info.NetNS,
+		Args: append([]string{}, cfg.Args...), Started: time.Now(), PID: os.Getpid(),
+		Interface: s.inside.Device().Name(), MTU: s.inside.Device().MTU(),
 		Addresses: addrs.guests, Gateways: addrs.gateways,
 		Peers: []PeerInfo{}, Knobs: []KnobInfo{}, Policy: strings.Split(cfg.Policy.String(), "\n"), Resolvers: s.resolvers,
 	}
@@ -81,10 +95,11 @@ func (s *Sandbox) describe(cfg *Config, addrs addressPlan) {
 	s.info = in
 }
 
-// Stop ends the guest: TERM, and KILL if it has not ended after grace. It
-// returns when Wait has seen the guest end, or when ctx ends.
+// Stop ends the guest: TERM, and KILL if it has not ended after grace. Of an
+// attached namespace it ends the serving, at once. It returns when Wait has seen
+// the end, or when ctx ends.
 func (s *Sandbox) Stop(ctx context.Context, grace time.Duration) error {
-	if err := s.guest.Signal(syscall.SIGTERM); err != nil {
+	if err := s.inside.Signal(syscall.SIGTERM); err != nil {
 		return nil // it has ended
 	}
 	timer := time.NewTimer(grace)
@@ -94,7 +109,7 @@ func (s *Sandbox) Stop(ctx context.Context, grace time.Duration) error {
 		case <-s.exited:
 			return nil
 		case <-timer.C:
-			_ = s.guest.Signal(syscall.SIGKILL) // an error says that it has ended
+			_ = s.inside.Signal(syscall.SIGKILL) // an error says that it has ended
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -74,7 +74,7 @@ func (l guestLeg) Plan(settings []knob.Setting) []knob.Outcome {
 // Apply implements knob.Carrier. If one sysctl cannot be written, those before
 // it get their old values back.
 func (l guestLeg) Apply(settings []knob.Setting) (err error) {
-	ns := l.s.guest.NS()
+	ns := l.s.inside.NS()
 	var written []netns.Sysctl
 	defer func() {
 		if err == nil {

@@ -18,6 +18,7 @@ import (
 	"tcpbox/stack/dns"
 	"tcpbox/stack/relay"
 	"tcpbox/stack/upstream"
+	"tcpbox/tun"
 )
 
 // Init must be called first in main, and in TestMain: Start executes the
@@ -25,11 +26,12 @@ import (
 // begins. In every other process it does nothing.
 func Init() { guest.Init() }
 
-// Sandbox is a running guest with its stack. Its methods may be called
-// concurrently.
+// Sandbox is a running guest, or an attached namespace, with its stack. Its
+// methods may be called concurrently.
 type Sandbox struct {
 	name    string
-	guest   *guest.Sandbox
+	inside  inside
+	guest   *guest.Sandbox // inside, if it is a guest; else nil
 	gateway *stack.Gateway
 	host    *upstream.Host
 	owned   *upstream.Addresses
@@ -62,13 +64,34 @@ func Start(ctx context.Context, cfg Config) (*Sandbox, error) {
 	if err := cfg.normalise(); err != nil {
 		return nil, err
 	}
+	return begin(ctx, &cfg, cfg.open)
+}
+
+// inside is what a stack serves: a guest, or a namespace that others live in.
+type inside interface {
+	Device() tun.Device
+	NS() netns.NS
+	Wait() (Status, error)
+	Signal(sig syscall.Signal) error
+	Pids() (first, guest int)
+	Close() error
+}
+
+var _, _ inside = (*guest.Sandbox)(nil), (*attached)(nil)
+
+// opener makes s.inside. What it returns is called when all else stands, and
+// lets the network be used.
+type opener func(ctx context.Context, s *Sandbox, addrs addressPlan) (start func() error, err error)
+
+// begin makes a sandbox.
+func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 	addrs, err := cfg.plan()
 	if err != nil {
 		return nil, fmt.Errorf("tcpbox: %w", err)
 	}
 	s := &Sandbox{name: cfg.Name, diag: cfg.Log, exited: make(chan struct{})}
 	s.life, s.cancel = context.WithCancel(context.Background())
-	if err := s.start(ctx, &cfg, addrs); err != nil {
+	if err := s.start(ctx, cfg, addrs, open); err != nil {
 		_ = s.Close()
 		return nil, err
 	}
@@ -76,7 +99,7 @@ func Start(ctx context.Context, cfg Config) (*Sandbox, error) {
 }
 
 // start opens everything in order; Close undoes what there is.
-func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) error {
+func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, open opener) error {
 	s.log = newRecorder(cfg.OnRecords)
 
 	var err error
@@ -88,18 +111,13 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) err
 	if err := s.resolveKnobs(cfg); err != nil {
 		return err
 	}
-	s.guest, err = guest.New(ctx, guest.Config{
-		Args: cfg.Args, Env: cfg.Env, Dir: cfg.Dir, Root: cfg.Root, User: cfg.User,
-		Hostname: cfg.Hostname, Link: addrs.link(cfg, needsDefault6(cfg)),
-		Etc: etcFiles(addrs, hostnameOf(cfg)), Hide: cfg.Hide, KeepFDs: cfg.KeepFDs,
-		Stdin: cfg.Stdin, Stdout: cfg.Stdout, Stderr: cfg.Stderr, Log: cfg.Log,
-	})
+	start, err := open(ctx, s, addrs)
 	if err != nil {
 		return err
 	}
 	decide := func(_ context.Context, r policy.Request) policy.Verdict { return cfg.Policy.Decide(r, s.owned) }
 	s.gateway, err = stack.New(stack.Config{
-		Device: s.guest.Device(), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
+		Device: s.inside.Device(), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
 		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, MaxFlows: cfg.MaxFlows,
 		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Log: cfg.Log,
 	})
@@ -117,10 +135,28 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan) err
 	}
 	s.describe(cfg, addrs)
 	s.running.Go(func() { s.runGateway() })
-	if cfg.ForwardSignals {
-		s.unforward = s.guest.ForwardSignals()
+	return start()
+}
+
+// open makes the guest's namespaces. Its program starts last.
+func (c *Config) open(ctx context.Context, s *Sandbox, addrs addressPlan) (start func() error, err error) {
+	s.guest, err = guest.New(ctx, guest.Config{
+		Args: c.Args, Env: c.Env, Dir: c.Dir, Root: c.Root, User: c.User,
+		Hostname: c.Hostname, Link: addrs.link(c, needsDefault6(c)),
+		Etc: etcFiles(addrs, hostnameOf(c)), Hide: c.Hide, KeepFDs: c.KeepFDs,
+		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Log: c.Log,
+	})
+	if err != nil {
+		return nil, err
 	}
-	return s.guest.Start()
+	s.inside = s.guest
+	s.info.Kind = KindGuest
+	return func() error {
+		if c.ForwardSignals {
+			s.unforward = s.guest.ForwardSignals()
+		}
+		return s.guest.Start()
+	}, nil
 }
 
 // newHost makes the uplink. When a connection stands, it asks once more
@@ -153,7 +189,7 @@ func protoOf(network string) policy.Proto {
 // limit on what is pending is above it.
 const maxDials = 8192
 
-// runGateway runs the gateway to its end. If it ends by itself, the guest has
+// runGateway runs the gateway to its end. If it ends by itself, the inside has
 // lost its network for good and is ended too.
 func (s *Sandbox) runGateway() {
 	err := s.gateway.Run(s.life, uplink{s.host})
@@ -163,7 +199,7 @@ func (s *Sandbox) runGateway() {
 	s.mu.Lock()
 	s.runErr = err
 	s.mu.Unlock()
-	_ = s.guest.Signal(syscall.SIGKILL)
+	_ = s.inside.Signal(syscall.SIGKILL)
 }
 
 // uplink gives the gateway the host's sockets.
@@ -177,25 +213,25 @@ var (
 // Name returns the sandbox's name.
 func (s *Sandbox) Name() string { return s.name }
 
-// Signal sends a signal to the guest.
-func (s *Sandbox) Signal(sig syscall.Signal) error { return s.guest.Signal(sig) }
+// Signal sends a signal to the guest. For an attached namespace see Attach.
+func (s *Sandbox) Signal(sig syscall.Signal) error { return s.inside.Signal(sig) }
 
 // NS is the way into the sandbox's network namespace.
-func (s *Sandbox) NS() netns.NS { return s.guest.NS() }
+func (s *Sandbox) NS() netns.NS { return s.inside.NS() }
 
 // Stats returns the gateway's counters.
 func (s *Sandbox) Stats() stack.Stats { return s.gateway.Stats() }
 
-// Wait waits until the guest has ended and what it had sent is delivered, and
-// closes the sandbox. An upstream that does not take its bytes is given up
+// Wait waits until the guest, or the attached namespace, has ended and what it
+// had sent is delivered, and closes the sandbox. An upstream that does not take its bytes is given up
 // after DrainTimeout.
 func (s *Sandbox) Wait() (Status, error) {
-	status, err := s.guest.Wait()
+	status, err := s.inside.Wait()
 	s.exitOnce.Do(func() { close(s.exited) })
 	s.mu.Lock()
 	runErr := s.runErr
 	s.mu.Unlock()
-	if err == nil && runErr == nil {
+	if err == nil && runErr == nil && !released(s.inside) {
 		ctx, cancel := context.WithTimeout(s.life, DrainTimeout)
 		if n := s.gateway.Drain(ctx); n > 0 {
 			s.diag.Warn("connections cut that still had bytes to deliver", "sandbox", s.name, "connections", n)
@@ -212,8 +248,8 @@ func (s *Sandbox) Wait() (Status, error) {
 // delivering what it sent, which Close cuts short.
 func (s *Sandbox) Exited() <-chan struct{} { return s.exited }
 
-// Close kills the guest, resets all connections and returns when nothing of
-// the sandbox is left. It is safe to call twice.
+// Close kills the guest, but no process of an attached namespace, resets all
+// connections and returns when nothing of the sandbox is left. It is safe to call twice.
 func (s *Sandbox) Close() error {
 	s.closeOnce.Do(func() {
 		s.cancel()
@@ -221,8 +257,8 @@ func (s *Sandbox) Close() error {
 		if s.gateway != nil && !s.broken() {
 			errs = append(errs, s.gateway.Close())
 		}
-		if s.guest != nil {
-			errs = append(errs, s.guest.Close())
+		if s.inside != nil {
+			errs = append(errs, s.inside.Close())
 		}
 		if s.unforward != nil {
 			s.unforward() // also gives the terminal back

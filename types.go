@@ -1,6 +1,7 @@
 package tcpbox
 
 import (
+	"tcpbox/netns"
 	"tcpbox/netns/guest"
 	"tcpbox/stack"
 )
@@ -17,6 +18,9 @@ type (
 
 	// LaunchError says what could not be done to start a guest, with a hint.
 	LaunchError = guest.Error
+
+	// AttachError says why a namespace cannot be served, with a hint.
+	AttachError = netns.AttachError
 
 	// ExecError says that the guest's program could not be executed.
 	ExecError = guest.ExecError
@@ -35,3 +39,10 @@ type (
 // OpConfiguration is the Op of a LaunchError that says that the Config was
 // wrong.
 const OpConfiguration = guest.OpConfiguration
+
+// What an AttachError matches.
+var (
+	ErrNoNamespace  = netns.ErrNoNamespace  // there is no such process, or no namespace at the path
+	ErrOwnNamespace = netns.ErrOwnNamespace // it is this process's own, or the machine's
+	ErrInUse        = netns.ErrInUse        // it has a network already
+)

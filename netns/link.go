@@ -99,6 +99,12 @@ func (l Link) Up() error {
 		return fmt.Errorf("netns: link %s: netlink: %w", l.Name, err)
 	}
 	defer unix.Close(fd)
+	return l.upThrough(fd)
+}
+
+// upThrough is Up in the namespace of a netlink socket, which blocks and has no
+// request in flight.
+func (l Link) upThrough(fd int) error {
 	index, err := linkIndex(fd, l.Name)
 	if err != nil {
 		return fmt.Errorf("netns: link %s: %w", l.Name, err)

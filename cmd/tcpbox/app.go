@@ -41,6 +41,7 @@ func newApp(streams Streams) *cli.App {
 		Action:                noCommand,
 		Commands: []*cli.Command{
 			runCommand(streams),
+			attachCommand(streams),
 			lsCommand(streams),
 			inspectCommand(streams),
 			stopCommand(streams),

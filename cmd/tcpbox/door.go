@@ -19,6 +19,15 @@ type door struct {
 // openDoor takes the sandbox's name, before anything is started, and hides the
 // directory of all control sockets from the guest.
 func openDoor(cfg *tcpbox.Config, say *speaker) (*door, error) {
+	d, err := takeName(cfg, say)
+	if err == nil && d.server != nil {
+		cfg.Hide = append(cfg.Hide, d.server.Hide())
+	}
+	return d, err
+}
+
+// takeName is openDoor where there is no guest to hide anything from.
+func takeName(cfg *tcpbox.Config, say *speaker) (*door, error) {
 	d := &door{say: say}
 	server, err := control.Reserve(cfg.Name, cfg.Log)
 	switch {
@@ -29,7 +38,6 @@ func openDoor(cfg *tcpbox.Config, say *speaker) (*door, error) {
 		return d, nil
 	}
 	d.server = server
-	cfg.Hide = append(cfg.Hide, server.Hide())
 	return d, nil
 }
 

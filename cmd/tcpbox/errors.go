@@ -121,6 +121,7 @@ func hintOf(err error) string {
 	var crash *tcpbox.PanicError
 	var failed *failure
 	var remote *control.RemoteError
+	var attach *tcpbox.AttachError
 	switch {
 	case errors.As(err, &crash):
 		return "this is a defect of tcpbox; please report it with what follows. The sandbox was closed"
@@ -130,6 +131,10 @@ func hintOf(err error) string {
 		return launch.Hint
 	case errors.As(err, &failed):
 		return failed.hint
+	case errors.As(err, &attach):
+		return attach.Hint
+	case errors.Is(err, tcpbox.ErrNoGuest):
+		return `start it in the namespace: "nsenter -t PID -U -n --preserve-credentials -- COMMAND"; see "tcpbox help attach"`
 	case errors.As(err, &remote):
 		return remote.Hint
 	case errors.As(err, &rule):
@@ -152,6 +157,8 @@ func statusOf(err error) int {
 	case errors.As(err, &usage), errors.As(err, &rule), errors.As(err, &setting), errors.As(err, &config):
 		return exitUsage
 	case errors.As(err, &launch) && launch.Op == tcpbox.OpConfiguration:
+		return exitUsage
+	case errors.Is(err, tcpbox.ErrNoNamespace), errors.Is(err, tcpbox.ErrOwnNamespace):
 		return exitUsage
 	case errors.As(err, &exec):
 		return exec.Status()

@@ -47,7 +47,7 @@ func (w *words) flag(name, flag string) cli.Flag {
 	return &cli.GenericFlag{Name: name, Value: &collector{to: w, flag: flag}}
 }
 
-// runFlags is what the command line of tcpbox run says.
+// runFlags is what the command line of tcpbox run says, and of tcpbox attach.
 type runFlags struct {
 	words  words
 	quiet  bool
@@ -57,40 +57,53 @@ type runFlags struct {
 	logTo   string
 }
 
-func (f *runFlags) list() []cli.Flag {
+// serving are the flags that are not about a guest.
+func (f *runFlags) serving() []cli.Flag {
 	var flags []cli.Flag
 	for _, name := range []string{
 		"net", "allow", "deny", "udp-timeout", "dns", "add-host", "peer", "tcp", "log",
-		"name", "hostname", "mtu", "subnet4", "subnet6", "env", "workdir", "timeout", "user", "keep-fd",
+		"name", "mtu", "subnet4", "subnet6", "timeout",
 	} {
 		flags = append(flags, f.words.flag(name, name))
 	}
-	for short, name := range map[string]string{"e": "env", "w": "workdir", "u": "user"} {
-		flags = append(flags, f.words.flag(short, name))
-	}
 	return append(flags,
 		&cli.BoolFlag{Name: "no-ipv6", Destination: &f.config.NoIPv6},
-		&cli.BoolFlag{Name: "root", Destination: &f.config.Root},
 		&cli.BoolFlag{Name: "quiet", Destination: &f.quiet},
 		&cli.BoolFlag{Name: "q", Destination: &f.quiet},
 	)
 }
 
+func (f *runFlags) list() []cli.Flag {
+	flags := f.serving()
+	for _, name := range []string{"hostname", "env", "workdir", "user", "keep-fd"} {
+		flags = append(flags, f.words.flag(name, name))
+	}
+	for short, name := range map[string]string{"e": "env", "w": "workdir", "u": "user"} {
+		flags = append(flags, f.words.flag(short, name))
+	}
+	return append(flags, &cli.BoolFlag{Name: "root", Destination: &f.config.Root})
+}
+
 // parse turns the words into the configuration, and reports every fault.
 func (f *runFlags) parse() error {
-	f.config.Policy.Net = policy.NetPublic
 	f.config.Env = os.Environ()
+	return f.parseWith("run", f.set)
+}
+
+// parseWith is parse for the command called name, whose flags set sets.
+func (f *runFlags) parseWith(name string, set func(flag, value string) error) error {
+	f.config.Policy.Net = policy.NetPublic
 	var errs []error
 	for _, w := range f.words.all {
-		if err := f.set(w.flag, w.value); err != nil {
-			errs = append(errs, flagError(w, err))
+		if err := set(w.flag, w.value); err != nil {
+			errs = append(errs, flagError(name, w, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // flagError says which flag an error is of. Typed errors keep their hints.
-func flagError(w word, err error) error {
+func flagError(command string, w word, err error) error {
 	var usage *usageError
 	hint := hintOf(err)
 	if errors.As(err, &usage) {
@@ -102,7 +115,7 @@ func flagError(w word, err error) error {
 		text = rest // what named the value before
 	}
 	if hint == "" {
-		hint = `see "tcpbox help run"`
+		hint = fmt.Sprintf("see %q", "tcpbox help "+command)
 	}
 	return usagef(hint, "--%s %s: %s", w.flag, value, text)
 }

@@ -104,7 +104,7 @@ func FuzzLogTarget(f *testing.F) {
 	f.Fuzz(func(t *testing.T, to string) {
 		if err := checkLogTarget(to); err != nil {
 			var told strings.Builder
-			status := report(&told, flagError(word{"log", to}, err))
+			status := report(&told, flagError("run", word{"log", to}, err))
 			checkTold(t, told.String(), status)
 		}
 	})
@@ -118,7 +118,7 @@ func FuzzUser(f *testing.F) {
 		u, err := parseUser(text)
 		if err != nil {
 			var told strings.Builder
-			status := report(&told, flagError(word{"user", text}, err))
+			status := report(&told, flagError("run", word{"user", text}, err))
 			checkTold(t, told.String(), status)
 			return
 		}

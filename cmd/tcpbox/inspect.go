@@ -54,9 +54,17 @@ func showSandbox(w io.Writer, in tcpbox.Info, now time.Time) error {
 		}
 	}
 	row("name", "%s", in.Name)
-	row("command", "%s", commandInShort(in.Args))
+	if in.Kind == tcpbox.KindAttached {
+		row("attached to", "%s, net:[%d]", in.Target, in.NetNS)
+	} else {
+		row("command", "%s", commandInShort(in.Args))
+	}
 	row("up", "%s", up(now.Sub(in.Started)))
-	row("pids", "tcpbox %d, init %d, guest %d", in.PID, in.InitPID, in.GuestPID)
+	if in.Kind == tcpbox.KindAttached {
+		row("pids", "tcpbox %d", in.PID)
+	} else {
+		row("pids", "tcpbox %d, init %d, guest %d", in.PID, in.InitPID, in.GuestPID)
+	}
 	row("interface", "%s, mtu %d", in.Interface, in.MTU)
 	row("addresses", "%s", join(in.Addresses))
 	row("gateways", "%s", join(in.Gateways))

@@ -66,7 +66,7 @@ func listSandboxes(w io.Writer, infos []tcpbox.Info, now time.Time) error {
 	fmt.Fprintln(t, "NAME\tPID\tUP\tOPEN\tREFUSED\tPOLICY\tCOMMAND")
 	for _, in := range infos {
 		fmt.Fprintf(t, "%s\t%d\t%s\t%d\t%d\t%s\t%s\n", in.Name, in.PID, up(now.Sub(in.Started)),
-			in.Stats.Open, in.Stats.Refused, policyInShort(in.Policy), commandInShort(in.Args))
+			in.Stats.Open, in.Stats.Refused, policyInShort(in.Policy), whatRuns(in))
 	}
 	return t.Flush()
 }
@@ -110,6 +110,14 @@ func commandInShort(args []string) string {
 		return string(runes[:most-1]) + "…"
 	}
 	return string(runes)
+}
+
+// whatRuns is the guest's command, or what an attached sandbox serves.
+func whatRuns(in tcpbox.Info) string {
+	if in.Kind == tcpbox.KindAttached {
+		return "attached to " + in.Target
+	}
+	return commandInShort(in.Args)
 }
 
 func printJSON(w io.Writer, v any) error {
