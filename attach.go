@@ -22,7 +22,7 @@ type AttachConfig struct {
 
 	// Config says how it is served. Of its fields those that are about a guest
 	// have no meaning here and must be zero: Args, Env, Dir, Root, User,
-	// Hostname, Hide, KeepFDs, Stdin, Stdout, Stderr, ForwardSignals. NoIPv6
+	// Hostname, Hide, KeepFDs, Stdin, Stdout, Stderr, Linger, ForwardSignals. NoIPv6
 	// leaves IPv6 off the interface; without it, a namespace that has no IPv6 is
 	// refused. An empty Name means "attach" and the number of this process.
 	Config
@@ -38,7 +38,7 @@ func (c *AttachConfig) normalise() error {
 		errs = append(errs, err)
 	}
 	if len(c.Args) > 0 || c.Env != nil || c.Dir != "" || c.Root || c.User != nil || c.Hostname != "" || len(c.Hide) > 0 ||
-		len(c.KeepFDs) > 0 || c.Stdin != nil || c.Stdout != nil || c.Stderr != nil || c.ForwardSignals {
+		len(c.KeepFDs) > 0 || c.Stdin != nil || c.Stdout != nil || c.Stderr != nil || c.Linger || c.ForwardSignals {
 		errs = append(errs, errors.New("an attached namespace has processes of its own: what the configuration says of a guest has no meaning"))
 	}
 	if c.Name == "" {
@@ -88,7 +88,8 @@ func (c *AttachConfig) open(_ context.Context, s *Sandbox, addrs addressPlan) (s
 	return a.ns.Up, nil
 }
 
-// ErrNoGuest is what an attached sandbox answers to that which needs a guest.
+// ErrNoGuest is what an attached sandbox answers to that which needs a guest, or
+// an init that could start one.
 // Programs are started in its namespace with nsenter(1).
 var ErrNoGuest = errors.New("an attached sandbox has no guest of its own")
 

@@ -70,6 +70,11 @@ type Config struct {
 	// The guest's descriptors 0, 1 and 2. Nil means /dev/null.
 	Stdin, Stdout, Stderr *os.File
 
+	// Linger goes on serving what the guest leaves in the background, until its
+	// last process has ended; Status stays the guest's own. Without it the
+	// guest's end is the end of all.
+	Linger bool
+
 	// ForwardSignals passes the signals that this process gets on to the guest,
 	// each exactly once, and keeps job control working, from before the guest
 	// starts until Wait or Close returns. It is for a process that runs one

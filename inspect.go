@@ -74,6 +74,9 @@ func (s *Sandbox) Inspect() Info {
 	in := s.info
 	in.Stats = s.gateway.Stats()
 	in.InitPID, in.GuestPID = s.inside.Pids()
+	if s.lingers() {
+		in.GuestPID = 0
+	}
 	return in
 }
 
@@ -95,11 +98,11 @@ func (s *Sandbox) describe(cfg *Config, addrs addressPlan) {
 	s.info = in
 }
 
-// Stop ends the guest: TERM, and KILL if it has not ended after grace. Of an
-// attached namespace it ends the serving, at once. It returns when Wait has seen
-// the end, or when ctx ends.
+// Stop ends the guest, and with Config.Linger all that it has left: TERM, and
+// KILL if that has not ended after grace. Of an attached namespace it ends the
+// serving, at once. It returns when Wait has seen the end, or when ctx ends.
 func (s *Sandbox) Stop(ctx context.Context, grace time.Duration) error {
-	if err := s.inside.Signal(syscall.SIGTERM); err != nil {
+	if err := s.end(syscall.SIGTERM); err != nil {
 		return nil // it has ended
 	}
 	timer := time.NewTimer(grace)
@@ -109,7 +112,7 @@ func (s *Sandbox) Stop(ctx context.Context, grace time.Duration) error {
 		case <-s.exited:
 			return nil
 		case <-timer.C:
-			_ = s.inside.Signal(syscall.SIGKILL) // an error says that it has ended
+			_ = s.end(syscall.SIGKILL) // an error says that it has ended
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -43,6 +43,8 @@ type Sandbox struct {
 
 	diag *slog.Logger
 
+	linger bool // Config.Linger
+
 	life    context.Context // ends in Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // the gateway, the resolver, the peers
@@ -89,7 +91,7 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tcpbox: %w", err)
 	}
-	s := &Sandbox{name: cfg.Name, diag: cfg.Log, exited: make(chan struct{})}
+	s := &Sandbox{name: cfg.Name, diag: cfg.Log, linger: cfg.Linger, exited: make(chan struct{})}
 	s.life, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(ctx, cfg, addrs, open); err != nil {
 		_ = s.Close()
@@ -144,7 +146,7 @@ func (c *Config) open(ctx context.Context, s *Sandbox, addrs addressPlan) (start
 		Args: c.Args, Env: c.Env, Dir: c.Dir, Root: c.Root, User: c.User,
 		Hostname: c.Hostname, Link: addrs.link(c, needsDefault6(c)),
 		Etc: etcFiles(addrs, hostnameOf(c)), Hide: c.Hide, KeepFDs: c.KeepFDs,
-		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Log: c.Log,
+		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Linger: c.Linger, Log: c.Log,
 	})
 	if err != nil {
 		return nil, err
@@ -199,7 +201,7 @@ func (s *Sandbox) runGateway() {
 	s.mu.Lock()
 	s.runErr = err
 	s.mu.Unlock()
-	_ = s.inside.Signal(syscall.SIGKILL)
+	_ = s.end(syscall.SIGKILL)
 }
 
 // uplink gives the gateway the host's sockets.
@@ -244,8 +246,9 @@ func (s *Sandbox) Wait() (Status, error) {
 	return status, errors.Join(err, s.Close())
 }
 
-// Exited is closed when Wait has seen the guest end; Wait may then still be
-// delivering what it sent, which Close cuts short.
+// Exited is closed when Wait has seen the guest end, and with Config.Linger the
+// last process; Wait may then still be delivering what they sent, which Close
+// cuts short.
 func (s *Sandbox) Exited() <-chan struct{} { return s.exited }
 
 // Close kills the guest, but no process of an attached namespace, resets all

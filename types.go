@@ -22,8 +22,15 @@ type (
 	// AttachError says why a namespace cannot be served, with a hint.
 	AttachError = netns.AttachError
 
-	// ExecError says that the guest's program could not be executed.
+	// ExecError says that the guest's program, or that of Sandbox.Exec, could
+	// not be executed.
 	ExecError = guest.ExecError
+
+	// ExecConfig says what Sandbox.Exec starts.
+	ExecConfig = guest.Exec
+
+	// Command is what Sandbox.Exec has started.
+	Command = guest.Command
 
 	// PanicError is a defect of the embedded stack that a packet has met. The
 	// guest was killed, for it has no network any more.
@@ -46,3 +53,8 @@ var (
 	ErrOwnNamespace = netns.ErrOwnNamespace // it is this process's own, or the machine's
 	ErrInUse        = netns.ErrInUse        // it has a network already
 )
+
+// ErrEnded is matched by the error of Sandbox.Exec when the sandbox has ended,
+// and by that of Command.Wait when the sandbox has ended before the command,
+// which was killed by that.
+var ErrEnded = guest.ErrEnded

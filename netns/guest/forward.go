@@ -20,7 +20,8 @@ import (
 // INT, QUIT, TERM, HUP, USR1, USR2, TSTP, WINCH and CONT are passed on, unless
 // the guest was sent the same one: the terminal's signals go to the whole
 // process group. When the guest stops, this process stops itself, and what
-// continues it continues the guest.
+// continues it continues the guest. When the guest has exited and others linger,
+// only TSTP still has an effect, on this process alone.
 //
 // The function it returns undoes that. Call it after Wait: it also gives the
 // terminal back to this process's group, if a shell in the sandbox had taken
@@ -56,6 +57,7 @@ type forwarder struct {
 	done     chan struct{}
 	terminal *terminal // nil without one
 
+	lingers bool       // the guest has exited
 	stopped bool       // this process has stopped itself, for the guest has
 	resumed time.Time  // when it was last continued after that
 	handler *sigaction // the runtime's for lifted, while it is not in place
@@ -90,12 +92,21 @@ func (f *forwarder) run() {
 				f.suspend(syscall.Signal(m.Ints[0]))
 			case m.Op == opContinued:
 				f.resume()
+			case m.Op == opLingers:
+				f.lingers = true
+				f.terminal.reclaim()
 			}
 		}
 	}
 }
 
 func (f *forwarder) signal(sig syscall.Signal) {
+	if f.lingers {
+		if sig == unix.SIGTSTP {
+			unix.Kill(unix.Getpid(), unix.SIGSTOP) // to be continued in the background
+		}
+		return
+	}
 	switch sig {
 	case unix.SIGTTIN:
 		return // the guest has had it

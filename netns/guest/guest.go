@@ -8,7 +8,8 @@
 //
 //	the caller's process        device, NS; its death ends init
 //	  └─ init                   pid 1 of the sandbox; owns its namespaces
-//	       └─ the guest         inner user namespace, no capability
+//	       ├─ the guest         inner user namespace, no capability
+//	       └─ commands          each the same; see Sandbox.Exec
 //
 // Init is the caller's own binary, executed again: a program that uses this
 // package calls Init first in main, and in TestMain.
@@ -78,6 +79,10 @@ type Config struct {
 
 	// The guest's descriptors 0, 1 and 2. Nil means /dev/null.
 	Stdin, Stdout, Stderr *os.File
+
+	// Linger keeps the sandbox when the guest has exited, until its last
+	// process has.
+	Linger bool
 
 	// Log gets what is worth knowing of the sandbox's making. Nil discards it.
 	Log *slog.Logger

@@ -75,7 +75,10 @@ type spec struct {
 	Live     []netns.Sysctl // set by way of NS, before the start
 	PidFile  string         // gets "INIT GUEST" once the guest runs
 	NoStart  bool           // wait for the end of standard input instead
-	Dups     []int          // copies of standard output that the caller has
+	Linger   bool
+	Exec     *spec // a command beside the guest; its status is the result
+	Terminal bool  // of an Exec
+	Dups     []int // copies of standard output that the caller has
 }
 
 const specVar = "GUEST_TEST_SPEC"
@@ -103,7 +106,7 @@ func (s spec) config() Config {
 	return Config{
 		Args: s.Args, Env: append(env, s.Env...), Dir: s.Dir, Root: s.Root, User: s.User,
 		Hostname: s.Hostname, Link: link, Sysctls: s.Sysctls, Etc: s.Etc, KeepFDs: s.Keep,
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Linger: s.Linger,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 }
@@ -163,6 +166,9 @@ func runPart() int {
 		tmp := sp.PidFile + ".new"
 		os.WriteFile(tmp, fmt.Appendf(nil, "%d %d\n", init, guest), 0o644)
 		os.Rename(tmp, sp.PidFile)
+	}
+	if sp.Exec != nil {
+		return execPart(sb, *sp.Exec, fail)
 	}
 	st, err := sb.Wait()
 	if err != nil {

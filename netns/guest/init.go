@@ -38,7 +38,7 @@ func runInit() {
 	if err != nil {
 		os.Exit(1) // not executed by launch
 	}
-	s := &initState{ch: ch, signals: watchSignals()}
+	s := &initState{ch: ch, signals: watchSignals(), commands: map[int]uint64{}, begun: map[uint64]bool{}}
 	ready, tunFD, err := s.setup()
 	if err != nil {
 		ch.send(message{Op: opReady, Fault: asFault(err)})
@@ -50,13 +50,20 @@ func runInit() {
 	unix.Close(tunFD) // the device persists; its descriptor is the caller's
 	for {
 		m, fds, err := ch.receive()
-		closeAll(fds)
 		if errors.Is(err, io.EOF) {
 			os.Exit(0) // the caller is dead; PR_SET_PDEATHSIG may have missed it
 		}
 		if err != nil {
 			os.Exit(1)
 		}
+		if m.Op == opExec {
+			s.mu.Lock()
+			s.begun[m.ID] = true
+			s.mu.Unlock()
+			go s.exec(m, fds) // whose progress others in the sandbox can hinder
+			continue
+		}
+		closeAll(fds)
 		s.serve(m)
 	}
 }
@@ -69,10 +76,14 @@ type initState struct {
 	files   unix.Rlimit // on open files, for the guest
 	signals *signalWatch
 
-	mu      sync.Mutex
-	pid     int              // the guest's; 0 before it is started
-	stopped bool             // the guest is
-	early   []syscall.Signal // to be forwarded as soon as there is a guest
+	mu       sync.Mutex
+	pid      int              // the guest's; 0 before it is started
+	stopped  bool             // the guest is
+	ended    bool             // the guest has; its pid may be another's
+	lingers  bool             // the caller knows that others have not
+	early    []syscall.Signal // to be forwarded as soon as there is a guest
+	commands map[int]uint64   // those that live: the ID of the exec by the pid
+	begun    map[uint64]bool  // IDs of exec without a reply yet; false: nobody waits for it
 }
 
 // setup makes the sandbox. The order is one that works: what the new mounts
@@ -252,6 +263,16 @@ func (s *initState) serve(m message) {
 	case opResume:
 		s.resume()
 		return
+	case opAbandon:
+		if len(m.Ints) == 1 {
+			s.abandon(uint64(m.Ints[0]))
+		}
+		return
+	case opSignalAll:
+		err = syscall.EINVAL
+		if len(m.Ints) == 1 {
+			err = signalAll(syscall.Signal(m.Ints[0]))
+		}
 	case opSocket:
 		err = syscall.EINVAL
 		if len(m.Ints) == 3 {

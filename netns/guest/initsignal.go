@@ -103,12 +103,12 @@ func (w *signalWatch) take(sig os.Signal) bool {
 // guest was sent it as well. It does not block its caller.
 func (s *initState) forward(sig syscall.Signal) {
 	s.mu.Lock()
-	pid := s.pid
+	pid, ended := s.pid, s.ended
 	if pid == 0 {
 		s.early = append(s.early, sig)
 	}
 	s.mu.Unlock()
-	if pid == 0 {
+	if pid == 0 || ended {
 		return
 	}
 	go func() {
@@ -117,8 +117,17 @@ func (s *initState) forward(sig syscall.Signal) {
 		if sharesGroup(pid) && s.signals.take(sig) {
 			return
 		}
-		unix.Kill(pid, sig)
+		s.kill(pid, sig)
 	}()
+}
+
+// kill signals the guest, unless it has ended.
+func (s *initState) kill(pid int, sig syscall.Signal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ended {
+		unix.Kill(pid, sig)
+	}
 }
 
 // sharesGroup says whether the guest is in init's process group. The group's
@@ -126,12 +135,6 @@ func (s *initState) forward(sig syscall.Signal) {
 func sharesGroup(pid int) bool {
 	theirs, err := unix.Getpgid(pid)
 	return err == nil && theirs == unix.Getpgrp()
-}
-
-func (s *initState) setStopped(stopped bool) {
-	s.mu.Lock()
-	s.stopped = stopped
-	s.mu.Unlock()
 }
 
 // resume continues the guest if it is stopped and nobody else continues it.
@@ -150,7 +153,7 @@ func (s *initState) resume() {
 		stopped := s.stopped
 		s.mu.Unlock()
 		if stopped {
-			unix.Kill(pid, unix.SIGCONT)
+			s.kill(pid, unix.SIGCONT)
 		}
 	}()
 }

@@ -174,19 +174,23 @@ func (who caller) writeSetup(c Config) (*os.File, error) {
 		Sysctls:    c.Sysctls,
 		Etc:        c.Etc,
 		Hide:       c.Hide,
-		Args:       bytesOf(c.Args),
-		Env:        bytesOf(env),
-		Dir:        []byte(c.Dir),
 		Keep:       c.KeepFDs,
+		Linger:     c.Linger,
+		program:    program{Args: bytesOf(c.Args), Env: bytesOf(env), Dir: []byte(c.Dir)},
 	})
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.MemfdCreate("tcpbox-setup", unix.MFD_CLOEXEC)
+	return memoryFile("tcpbox-setup", data)
+}
+
+// memoryFile is a file that has no name.
+func memoryFile(name string, data []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	file := os.NewFile(uintptr(fd), "setup")
+	file := os.NewFile(uintptr(fd), name)
 	if _, err := file.WriteAt(data, 0); err != nil {
 		file.Close()
 		return nil, err

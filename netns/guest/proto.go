@@ -23,8 +23,11 @@ import (
 //	   ───── start ─────────────────▶
 //	   ◀──── reply + pidfd, or fault
 //	   ───── socket, sysctl, … ─────▶  any number, each answered
+//	   ───── exec + spec, files ────▶  any number
+//	   ◀──── reply + pidfd, terminal
+//	   ◀──── ended ──────────────────  a command has, unasked
 //	   ◀──── stopped, continued ─────  events, unasked
-//	   ◀──── exited ─────────────────  the last
+//	   ◀──── exited ─────────────────  the last, unless it lingers
 //
 // Either end takes the other's disappearance for its death.
 type message struct {
@@ -50,6 +53,11 @@ const (
 	opStopped   = "stopped"   // event; Ints: the signal
 	opContinued = "continued" // event
 	opExited    = "exited"    // event; Ints: code, signal
+	opLingers   = "lingers"   // event; the guest has exited, and others have not
+	opExec      = "exec"      // with an execSpec in a file, and the command's 0, 1, 2; reply: pidfd, and the terminal
+	opAbandon   = "abandon"   // Ints: the ID of an exec; nobody waits for its reply
+	opEnded     = "ended"     // event; Ints: the ID of the exec, code, signal
+	opSignalAll = "signalall" // Ints: the number; sent to every process
 )
 
 // setup is what init must know, once, at its start.
@@ -63,9 +71,16 @@ type setup struct {
 	Sysctls    []netns.Sysctl
 	Etc        map[string][]byte
 	Hide       []string
-	Args, Env  [][]byte // not strings, for JSON holds those to UTF-8
-	Dir        []byte
 	Keep       []int // the guest's numbers of the descriptors from firstKept on
+	Linger     bool
+	program
+}
+
+// program is what a stage executes. It holds bytes, not strings, for JSON holds
+// those to UTF-8.
+type program struct {
+	Args, Env [][]byte
+	Dir       []byte
 }
 
 // The descriptors that init is born with, beside 0, 1 and 2.
@@ -134,10 +149,12 @@ func (c *channel) send(m message, fds ...int) error {
 // close-on-exec and the caller's to close. io.EOF: the other end is gone.
 func (c *channel) receive() (m message, fds []int, err error) {
 	n, oobn, flags, _, err := c.conn.ReadMsgUnix(c.buf, c.oob)
+	if errors.Is(err, unix.ECONNRESET) {
+		// The other end closed with a message of ours unread. What it had sent
+		// before comes after the error.
+		n, oobn, flags, _, err = c.conn.ReadMsgUnix(c.buf, c.oob)
+	}
 	if err != nil {
-		if errors.Is(err, unix.ECONNRESET) {
-			err = io.EOF
-		}
 		return m, nil, err
 	}
 	if n == 0 {

@@ -29,12 +29,14 @@ type Sandbox struct {
 
 	mu       sync.Mutex
 	lastID   uint64
-	waiting  map[uint64]chan<- answer // nil once init is gone
+	waiting  map[uint64]chan<- answer // nil once init is gone; a nil channel: nobody waits any more
+	commands map[uint64]*Command      // those that have not ended
 	status   *Status                  // nil until the guest has exited
 	guestPID int
 	pidfd    int  // of the guest, or -1
 	front    bool // this process's group was in the foreground when Start was called
 
+	lingering chan struct{} // closed when the guest has exited, and others have not
 	closeOnce sync.Once
 }
 
@@ -71,6 +73,8 @@ func New(ctx context.Context, c Config) (*Sandbox, error) {
 		readerDone: make(chan struct{}),
 		events:     make(chan message, 16),
 		waiting:    map[uint64]chan<- answer{},
+		commands:   map[uint64]*Command{},
+		lingering:  make(chan struct{}),
 		pidfd:      -1,
 	}
 	fd, name, err := s.ready(ctx)
@@ -124,9 +128,15 @@ func (s *Sandbox) read() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, w := range s.waiting {
-			close(w)
+			if w != nil {
+				close(w)
+			}
 		}
 		s.waiting = nil
+		for id, c := range s.commands {
+			delete(s.commands, id)
+			c.end(Status{Signal: syscall.SIGKILL}, &Error{Op: "wait", Err: ErrEnded})
+		}
 		close(s.events)
 	}()
 	for {
@@ -141,14 +151,28 @@ func (s *Sandbox) read() {
 func (s *Sandbox) dispatch(m message, fds []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch w := s.waiting[m.ID]; {
+	switch w, asked := s.waiting[m.ID]; {
 	case w != nil:
 		delete(s.waiting, m.ID)
 		w <- answer{m, fds}
 		return
+	case asked: // for a command that was given up
+		delete(s.waiting, m.ID)
+		if len(fds) > 0 {
+			_ = unix.PidfdSendSignal(fds[0], unix.SIGKILL, nil, 0)
+		}
+	case m.Op == opEnded && len(m.Ints) == 3:
+		id := uint64(m.Ints[0])
+		if c := s.commands[id]; c != nil {
+			delete(s.commands, id)
+			c.end(Status{Code: m.Ints[1], Signal: syscall.Signal(m.Ints[2])}, nil)
+		}
 	case m.Op == opExited && len(m.Ints) == 2:
 		s.status = &Status{Code: m.Ints[0], Signal: syscall.Signal(m.Ints[1])}
-	case m.Op == opStopped || m.Op == opContinued:
+	case m.Op == opStopped || m.Op == opContinued || m.Op == opLingers:
+		if m.Op == opLingers {
+			close(s.lingering)
+		}
 		select {
 		case s.events <- m:
 		default: // nobody forwards signals
@@ -161,19 +185,7 @@ func (s *Sandbox) dispatch(m message, fds []int) {
 // the caller's.
 func (s *Sandbox) call(m message) (message, []int, error) {
 	w := make(chan answer, 1)
-	s.mu.Lock()
-	if s.waiting == nil {
-		s.mu.Unlock()
-		return message{}, nil, os.ErrClosed
-	}
-	s.lastID++
-	m.ID = s.lastID
-	s.waiting[m.ID] = w
-	s.mu.Unlock()
-	if err := s.ch.send(m); err != nil {
-		s.mu.Lock()
-		delete(s.waiting, m.ID)
-		s.mu.Unlock()
+	if _, err := s.ask(m, w, nil); err != nil {
 		return message{}, nil, err
 	}
 	a, ok := <-w
@@ -181,6 +193,31 @@ func (s *Sandbox) call(m message) (message, []int, error) {
 		return message{}, nil, os.ErrClosed
 	}
 	return a.m, a.fds, a.m.Fault.err()
+}
+
+// ask sends a request to init. The reply goes to w, which must have room for
+// it, and is closed if init dies without one. note, unless nil, is told the
+// request's ID before it is sent, with s.mu held.
+func (s *Sandbox) ask(m message, w chan<- answer, note func(id uint64), fds ...int) (id uint64, err error) {
+	s.mu.Lock()
+	if s.waiting == nil {
+		s.mu.Unlock()
+		return 0, os.ErrClosed
+	}
+	s.lastID++
+	m.ID = s.lastID
+	s.waiting[m.ID] = w
+	if note != nil {
+		note(m.ID)
+	}
+	s.mu.Unlock()
+	if err := s.ch.send(m, fds...); err != nil {
+		s.mu.Lock()
+		delete(s.waiting, m.ID)
+		s.mu.Unlock()
+		return 0, err
+	}
+	return m.ID, nil
 }
 
 // Device is the sandbox's end of the wire. Whoever terminates its traffic may
@@ -214,8 +251,8 @@ func (s *Sandbox) Start() error {
 	return nil
 }
 
-// Wait waits until the guest has exited and all that it left behind is gone,
-// and returns how it ended. If init died before it could tell, the error
+// Wait waits until the guest has exited and all that it left behind is gone:
+// killed, unless Config.Linger is set. It returns how the guest ended. If init died before it could tell, the error
 // matches ErrInitDied. Wait may be called any number of times.
 func (s *Sandbox) Wait() (Status, error) {
 	<-s.readerDone
@@ -236,7 +273,11 @@ func (s *Sandbox) Signal(sig syscall.Signal) error {
 	if s.pidfd < 0 {
 		return &Error{Op: "signal", Err: os.ErrProcessDone}
 	}
-	switch err := unix.PidfdSendSignal(s.pidfd, sig, nil, 0); err {
+	return sendByPidfd(s.pidfd, sig)
+}
+
+func sendByPidfd(pidfd int, sig syscall.Signal) error {
+	switch err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err {
 	case nil:
 		return nil
 	case unix.ESRCH:
@@ -245,6 +286,20 @@ func (s *Sandbox) Signal(sig syscall.Signal) error {
 		return &Error{Op: "signal", Err: err}
 	}
 }
+
+// SignalAll sends a signal to every process in the sandbox but init.
+func (s *Sandbox) SignalAll(sig syscall.Signal) error {
+	_, fds, err := s.call(message{Op: opSignalAll, Ints: []int{int(sig)}})
+	closeAll(fds)
+	if errors.Is(err, os.ErrClosed) {
+		err = &Error{Op: "signal", Err: os.ErrProcessDone}
+	}
+	return err
+}
+
+// Lingering is closed when the guest has exited while other processes live on.
+// That is only so with Config.Linger, and not where none was left behind.
+func (s *Sandbox) Lingering() <-chan struct{} { return s.lingering }
 
 // Pids returns the process ids of init and of the guest, as the caller sees
 // them. The guest's is 0 before Start, or where /proc does not tell.

@@ -36,6 +36,9 @@ type stage struct {
 	setIDs   bool
 	uid, gid uintptr
 
+	session bool // of its own, with every signal heeded
+	control bool // and descriptor 0 for its terminal
+
 	sync   int32 // read end: the maps are written
 	report int32 // write end: a failure, or closed by exec
 
@@ -65,6 +68,7 @@ type failure struct {
 // Steps of a stage; those of its confinement come after stageConfine.
 const (
 	stageIDs int32 = iota + 1
+	stageSession
 	stageFiles
 	stageDir
 	stageExec
@@ -75,6 +79,8 @@ func stageStep(step int32) string {
 	switch step {
 	case stageIDs:
 		return "become the user"
+	case stageSession:
+		return "begin a session"
 	case stageFiles:
 		return "pass descriptors on"
 	case stageDir:
@@ -152,6 +158,11 @@ func (s *stage) become() (step, errno int32) {
 		}
 	}
 	s.resetHandlers()
+	if s.session {
+		if _, _, e = syscall.RawSyscall(unix.SYS_SETSID, 0, 0, 0); e != 0 {
+			return stageSession, int32(e)
+		}
+	}
 	if s.setIDs {
 		if _, _, e = syscall.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); e != 0 {
 			return stageIDs, int32(e)
@@ -169,6 +180,11 @@ func (s *stage) become() (step, errno int32) {
 	for i := range s.moves {
 		if _, _, e = syscall.RawSyscall(unix.SYS_DUP3, uintptr(s.moves[i].from), uintptr(s.moves[i].to), 0); e != 0 {
 			return stageFiles, int32(e)
+		}
+	}
+	if s.control {
+		if _, _, e = syscall.RawSyscall(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0); e != 0 {
+			return stageSession, int32(e)
 		}
 	}
 	if _, _, e = syscall.RawSyscall6(unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, uintptr(unsafe.Pointer(&s.files)), 0, 0, 0); e != 0 {
@@ -210,14 +226,15 @@ func (s *stage) exec() int32 {
 
 // resetHandlers gives every signal that has a handler its default action, so
 // that none can call into a Go runtime that is not there. What is ignored
-// stays ignored, and the guest inherits it.
+// stays ignored, and the guest inherits it; a session of its own has nothing
+// to inherit.
 //
 //go:nosplit
 //go:norace
 func (s *stage) resetHandlers() {
 	for sig := uintptr(1); sig <= 64; sig++ {
 		syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&s.action)), 8, 0, 0)
-		if s.action.handler > 1 { // neither SIG_DFL nor SIG_IGN
+		if s.action.handler > 1 || s.action.handler == 1 && s.session { // neither SIG_DFL nor SIG_IGN
 			s.action.handler, s.action.flags, s.action.mask = 0, 0, 0
 			syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&s.action)), 0, 8, 0, 0)
 		}

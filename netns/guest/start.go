@@ -24,46 +24,20 @@ func (s *initState) start() (pidfd int, err error) {
 		return -1, &Error{Op: "start", Err: fmt.Errorf("the guest has been started already")}
 	}
 	c := &s.config
-	var syncPipe, reportPipe [2]int
-	for _, p := range []*[2]int{&syncPipe, &reportPipe} {
-		if err := highPipe(p, c.Keep); err != nil {
-			return -1, &Error{Op: "start", Err: err, Hint: resourceHint(err)}
+	st := s.newStage(c.program)
+	for i, to := range c.Keep {
+		from, err := above(firstKept+i, c.Keep)
+		if err != nil {
+			return -1, &Error{Op: "pass descriptors on", Err: err, Hint: resourceHint(err)}
 		}
-		defer func() { unix.Close(p[0]) }()
-		defer func() { unix.Close(p[1]) }()
+		st.moves = append(st.moves, move{int32(from), int32(to)})
 	}
-	st, err := newStage(c)
+	pid, pidfd, err := s.begin(st, c.program, c.Keep, func(int) {})
 	if err != nil {
+		if pid > 0 {
+			_, _ = unix.Wait4(pid, nil, 0, nil) // nobody reaps yet
+		}
 		return -1, err
-	}
-	st.files = s.files
-	st.sync, st.report = int32(syncPipe[0]), int32(reportPipe[1])
-	uidMap, gidMap, err := s.idMaps()
-	if err != nil {
-		return -1, err
-	}
-	pid, pidfd, errno := st.fork()
-	if errno != 0 {
-		return -1, &Error{Op: "create the guest's user namespace", Err: errno, Hint: cloneHint(errno)}
-	}
-	fail := func(err error) (int, error) {
-		unix.Kill(pid, unix.SIGKILL)
-		_, _ = unix.Wait4(pid, nil, 0, nil)
-		unix.Close(pidfd)
-		return -1, err
-	}
-	if err := writeMaps(pid, uidMap, gidMap); err != nil {
-		return fail(err)
-	}
-	if _, err := unix.Write(syncPipe[1], []byte{1}); err != nil {
-		return fail(&Error{Op: "start", Err: err})
-	}
-	unix.Close(reportPipe[1])
-	reportPipe[1] = -1
-	err = readReport(reportPipe[0], c)
-	runtime.KeepAlive(st)
-	if err != nil {
-		return fail(err)
 	}
 	s.mu.Lock()
 	s.pid = pid
@@ -74,6 +48,57 @@ func (s *initState) start() (pidfd int, err error) {
 	}
 	s.releaseFiles()
 	return pidfd, nil
+}
+
+// begin makes a process of a stage, and returns once its program has been
+// executed. born is told the process's id while nobody can reap it. A pid
+// beside an error is that of a process that dies.
+func (s *initState) begin(st *stage, p program, keep []int, born func(pid int)) (pid, pidfd int, err error) {
+	var syncPipe, reportPipe [2]int
+	for _, p := range []*[2]int{&syncPipe, &reportPipe} {
+		if err := highPipe(p, keep); err != nil {
+			return 0, -1, &Error{Op: "start", Err: err, Hint: resourceHint(err)}
+		}
+		defer func() { unix.Close(p[0]) }()
+		defer func() { unix.Close(p[1]) }()
+	}
+	st.sync, st.report = int32(syncPipe[0]), int32(reportPipe[1])
+	uidMap, gidMap, err := s.idMaps()
+	if err != nil {
+		return 0, -1, err
+	}
+	fail := func(err error) (int, int, error) {
+		if pidfd >= 0 {
+			_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+			unix.Close(pidfd)
+		}
+		return pid, -1, err
+	}
+	// Nobody else's process must come to have the id while the maps are
+	// written: as long as s.mu is held, reap leaves it alone.
+	s.mu.Lock()
+	pid, pidfd, errno := st.fork()
+	if errno != 0 {
+		err = &Error{Op: "create the guest's user namespace", Err: errno, Hint: cloneHint(errno)}
+	} else {
+		born(pid)
+		err = writeMaps(pid, uidMap, gidMap)
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return fail(err)
+	}
+	if _, err := unix.Write(syncPipe[1], []byte{1}); err != nil {
+		return fail(&Error{Op: "start", Err: err})
+	}
+	unix.Close(reportPipe[1])
+	reportPipe[1] = -1
+	err = readReport(reportPipe[0], p)
+	runtime.KeepAlive(st)
+	if err != nil {
+		return fail(err)
+	}
+	return pid, pidfd, nil
 }
 
 // releaseFiles lets go of the guest's descriptors, so that their other ends
@@ -114,26 +139,18 @@ func above(fd int, keep []int) (int, error) {
 	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, least)
 }
 
-// newStage lays out everything that the stage needs.
-func newStage(c *setup) (*stage, error) {
-	st := &stage{plan: confine.Guest()}
-	name := string(c.Args[0])
-	for _, path := range candidates(name, c.Env) {
+// newStage lays out everything that a stage needs, but descriptors.
+func (s *initState) newStage(p program) *stage {
+	st := &stage{plan: confine.Guest(), files: s.files}
+	for _, path := range candidates(string(p.Args[0]), p.Env) {
 		st.candidates = append(st.candidates, cString([]byte(path)))
 	}
-	st.argv, st.envv = cStrings(c.Args), cStrings(c.Env)
-	st.dir = cString(c.Dir)
-	for i, to := range c.Keep {
-		from, err := above(firstKept+i, c.Keep)
-		if err != nil {
-			return nil, &Error{Op: "pass descriptors on", Err: err, Hint: resourceHint(err)}
-		}
-		st.moves = append(st.moves, move{int32(from), int32(to)})
-	}
-	if u := c.User; u != nil && c.Privileged {
+	st.argv, st.envv = cStrings(p.Args), cStrings(p.Env)
+	st.dir = cString(p.Dir)
+	if u := s.config.User; u != nil && s.config.Privileged {
 		st.setIDs, st.uid, st.gid = true, uintptr(u.UID), uintptr(u.GID)
 	}
-	return st, nil
+	return st
 }
 
 // cString ends s with a zero byte; it has none inside.
@@ -235,7 +252,7 @@ func writeOnce(path, data string) error {
 }
 
 // readReport waits until the program is executed, or the stage has failed.
-func readReport(fd int, c *setup) error {
+func readReport(fd int, p program) error {
 	var f failure
 	buf := unsafe.Slice((*byte)(unsafe.Pointer(&f)), unsafe.Sizeof(f))
 	for {
@@ -254,11 +271,11 @@ func readReport(fd int, c *setup) error {
 	}
 	errno := syscall.Errno(f.errno)
 	if f.step == stageExec {
-		return &ExecError{Name: string(c.Args[0]), Err: errno}
+		return &ExecError{Name: string(p.Args[0]), Err: errno}
 	}
 	e := &Error{Op: stageStep(f.step), Err: errno, Hint: resourceHint(errno)}
 	if f.step == stageDir {
-		e.Op += fmt.Sprintf(" %q", c.Dir)
+		e.Op += fmt.Sprintf(" %q", p.Dir)
 		e.Hint = "the directory does not exist in the sandbox, or the guest may not enter it; name another"
 	}
 	return e

@@ -113,19 +113,26 @@ func (c *console) expect(text string) {
 	}
 }
 
-// script is the path of a command that runs the spec.
-func (w who) script(t testing.TB, sp spec) string {
+// specFile is the path of a file with the spec.
+func specFile(t testing.TB, sp spec) string {
 	t.Helper()
-	dir := openDir(t)
 	data, err := json.Marshal(sp)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(dir+"/spec", data, 0o644); err != nil {
+	path := filepath.Join(openDir(t), "spec")
+	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	text := fmt.Sprintf("#!/bin/sh\nexport %s=%s %s=@%s\nexec %s\n", partVar, w.part(), specVar, dir+"/spec", binary(t))
-	path := filepath.Join(dir, "box")
+	return path
+}
+
+// script is the path of a command that runs the spec.
+func (w who) script(t testing.TB, sp spec) string {
+	t.Helper()
+	file := specFile(t, sp)
+	text := fmt.Sprintf("#!/bin/sh\nexport %s=%s %s=@%s\nexec %s\n", partVar, w.part(), specVar, file, binary(t))
+	path := filepath.Join(filepath.Dir(file), "box")
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
