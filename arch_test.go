@@ -76,6 +76,7 @@ var rooms = []room{
 	{"cmd/internal/manual", nil, "a help text is text, whatever it is about"},
 	{"cmd/*", commandImports("cmd/internal/control", "cmd/internal/cni", "cmd/internal/lab", "cmd/internal/doctor", "cmd/internal/manual", "cmd/internal/view"), "a command is flags, texts and package tcpbox"},
 
+	{"examples/*", commandImports(), "an example uses what everyone can"},
 	{"integration/*", []string{"stack/tcpstate", "stack/statelog", "tun/packet"}, "integration tests see tcpbox from outside"},
 	{"integration", []string{"stack/tcpstate", "stack/statelog", "tun/packet", "integration/*"}, "integration tests see tcpbox from outside"},
 }

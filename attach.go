@@ -102,7 +102,8 @@ type attached struct {
 	watch    context.Context
 	release  context.CancelFunc // ends the watch
 	watching sync.WaitGroup
-	err      error // of the watch, once it has ended
+	done     chan struct{} // closed when the watch has ended
+	err      error         // of the watch, once it has ended
 }
 
 func newAttached(t netns.Target, l netns.Link) (*attached, error) {
@@ -110,7 +111,7 @@ func newAttached(t netns.Target, l netns.Link) (*attached, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &attached{target: t, ns: ns}
+	a := &attached{target: t, ns: ns, done: make(chan struct{})}
 	if a.device, err = ns.Device(); err != nil {
 		return nil, errors.Join(fmt.Errorf("tcpbox: %w", err), ns.Close())
 	}
@@ -121,6 +122,7 @@ func newAttached(t netns.Target, l netns.Link) (*attached, error) {
 
 // watchEnd ends with the namespace, or when it is released.
 func (a *attached) watchEnd() {
+	defer close(a.done)
 	if err := a.ns.Watch(a.watch); err != nil && a.watch.Err() == nil {
 		a.err = err
 	}
@@ -135,6 +137,9 @@ func (a *attached) Wait() (Status, error) {
 	a.watching.Wait()
 	return Status{}, a.err
 }
+
+// Done is closed when Wait returns.
+func (a *attached) Done() <-chan struct{} { return a.done }
 
 // Signal takes the signals that end a process as the request to end the
 // serving.

@@ -120,6 +120,16 @@ type Config struct {
 	// reads. See statelog.Writer for one that writes them down.
 	OnRecords func([]statelog.Item)
 
+	// OnTransition is told of each TCP state transition of the stack's endpoints,
+	// in order, in the goroutine of OnRecords and before it. What was lost
+	// because the reader was too slow only OnRecords sees.
+	OnTransition func(Transition)
+
+	// BeforeStart is called when the network stands and the guest has not
+	// started: what Listen adds there is there for the guest's first word. An
+	// error ends the start.
+	BeforeStart func(*Sandbox) error
+
 	// OnRefused is told of each connection or packet that was refused. It must
 	// not block.
 	OnRefused func(stack.Refusal)
@@ -217,6 +227,9 @@ func (c *Config) fill() (errs []error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.BeforeStart == nil {
+		c.BeforeStart = func(*Sandbox) error { return nil }
 	}
 	if c.OnRefused == nil {
 		c.OnRefused = func(stack.Refusal) {}

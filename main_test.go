@@ -1,6 +1,8 @@
 package tcpbox_test
 
 import (
+	"flag"
+	"fmt"
 	"os"
 	"testing"
 
@@ -14,6 +16,11 @@ func TestMain(m *testing.M) {
 	tcpbox.Init()
 	if mode := os.Getenv(guestMode); mode != "" {
 		os.Exit(playGuest(mode))
+	}
+	flag.Parse()
+	if cannot := noSandbox(); cannot != nil && os.Getenv("CI") != "true" && flag.Lookup("test.skip").Value.String() == "" {
+		fmt.Fprintln(os.Stderr, "the examples are skipped, for no sandbox can be made here:", cannot)
+		_ = flag.Set("test.skip", "^Example")
 	}
 	os.Exit(m.Run())
 }

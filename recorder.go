@@ -14,6 +14,23 @@ type recorder struct {
 	running sync.WaitGroup
 }
 
+// readers joins what OnTransition and OnRecords want.
+func (c *Config) readers() func([]statelog.Item) {
+	if c.OnTransition == nil {
+		return c.OnRecords
+	}
+	return func(items []statelog.Item) {
+		for i := range items {
+			if items[i].Dropped == 0 {
+				c.OnTransition(items[i].Transition)
+			}
+		}
+		if c.OnRecords != nil {
+			c.OnRecords(items)
+		}
+	}
+}
+
 // newRecorder starts a recorder. Close ends it.
 func newRecorder(read func([]statelog.Item)) *recorder {
 	r := &recorder{Queue: statelog.NewQueue(0)}

@@ -37,6 +37,7 @@ type Sandbox struct {
 	owned   *upstream.Addresses
 	log     *recorder
 	knobs   *knob.Plan
+	hosts   *hostTable
 
 	info      Info // what of it does not change
 	resolvers []netip.AddrPort
@@ -76,6 +77,7 @@ type inside interface {
 	Wait() (Status, error)
 	Signal(sig syscall.Signal) error
 	Pids() (first, guest int)
+	Done() <-chan struct{} // closed when Wait would return
 	Close() error
 }
 
@@ -102,7 +104,7 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 
 // start opens everything in order; Close undoes what there is.
 func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, open opener) error {
-	s.log = newRecorder(cfg.OnRecords)
+	s.log = newRecorder(cfg.readers())
 
 	var err error
 	if s.owned, err = upstream.NewAddresses(nil); err != nil {
@@ -137,6 +139,9 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 	}
 	s.describe(cfg, addrs)
 	s.running.Go(func() { s.runGateway() })
+	if err := cfg.BeforeStart(s); err != nil {
+		return fmt.Errorf("tcpbox: before the start: %w", err)
+	}
 	return start()
 }
 
@@ -225,8 +230,8 @@ func (s *Sandbox) NS() netns.NS { return s.inside.NS() }
 func (s *Sandbox) Stats() stack.Stats { return s.gateway.Stats() }
 
 // Wait waits until the guest, or the attached namespace, has ended and what it
-// had sent is delivered, and closes the sandbox. An upstream that does not take its bytes is given up
-// after DrainTimeout.
+// had sent is delivered, and closes the sandbox. An upstream that does not take
+// its bytes is given up after DrainTimeout.
 func (s *Sandbox) Wait() (Status, error) {
 	status, err := s.inside.Wait()
 	s.exitOnce.Do(func() { close(s.exited) })
@@ -314,12 +319,12 @@ func (s *Sandbox) serveNames(cfg *Config, addrs addressPlan) error {
 		return err
 	}
 	s.resolvers = forward
-	server, err := dns.New(dns.Config{
-		Hosts: append(addrs.names(cfg.Peers), cfg.DNS.Hosts...), Local: addrs.subnets, Forward: forward, Log: cfg.Log,
-	})
+	s.hosts = newHostTable(cfg, addrs)
+	server, err := dns.New(dns.Config{Hosts: s.hosts.all, Local: addrs.subnets, Forward: forward, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
+	s.hosts.server = server
 	for _, a := range addrs.gateways {
 		at := netip.AddrPortFrom(a, ResolverPort)
 		packets, err := s.gateway.ListenPacket(at)

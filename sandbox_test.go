@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -24,15 +25,23 @@ import (
 // requireSandbox skips where no sandbox can be made; on CI that is a failure.
 func requireSandbox(t *testing.T) {
 	t.Helper()
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	err := noSandbox()
 	if err == nil {
-		f.Close()
 		return
 	}
 	if os.Getenv("CI") == "true" {
 		t.Fatal("no sandbox can be made here:", err)
 	}
 	t.Skip("no sandbox can be made here:", err)
+}
+
+// noSandbox says why no sandbox can be made here; nil if one can.
+func noSandbox() error {
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	if err == nil {
+		f.Close()
+	}
+	return err
 }
 
 // playGuest is what this binary does inside a sandbox.
@@ -58,6 +67,32 @@ func playGuest(mode string) int {
 		if err != nil || string(b) != "hello" {
 			fmt.Printf("%q %v\n", b, err)
 			return 2
+		}
+	case "get": // prints what a web server answers
+		resp, err := http.Get(arg)
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		defer resp.Body.Close()
+		if _, err := io.Copy(os.Stdout, resp.Body); err != nil {
+			return 2
+		}
+	case "serve": // echoes to all who come
+		l, err := net.Listen("tcp", arg)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return 2
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c) // the client has gone
+			}()
 		}
 	case "connect": // tells the errno
 		_, err := net.DialTimeout("tcp", arg, 10*time.Second)
@@ -209,6 +244,59 @@ func TestPanicFailsClosed(t *testing.T) {
 	var crash *tcpbox.PanicError
 	if !errors.As(err, &crash) || crash.Value != "a defect" || len(crash.Stack) == 0 {
 		t.Errorf("Wait() = %v, want the panic", err)
+	}
+}
+
+func TestDialEndsWithTheGuest(t *testing.T) {
+	b := box(t, "exit 0", tcpbox.Config{})
+	if _, err := b.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{":7", "198.18.0.2:7", "[fd74:6370:626f:78::2]:7"} {
+		if c, err := b.Dial(t.Context(), "tcp", address); err == nil {
+			c.Close()
+			t.Errorf("Dial(%s) succeeded after the guest's end", address)
+		}
+	}
+}
+
+func TestWhatDialAndListenRefuse(t *testing.T) {
+	b := box(t, "wait", tcpbox.Config{Peers: []peer.Spec{{Name: "web", Kind: peer.HTTP, Port: 80}}})
+	for _, bad := range []struct{ network, address string }{
+		{"udp", ":7"}, {"tcp", "7"}, {"tcp", ":0"}, {"tcp", ":65536"}, {"tcp", "203.0.113.1:7"}, {"tcp6", "198.18.0.2:7"}, {"tcp", "web:80"},
+	} {
+		var op *net.OpError
+		if c, err := b.Dial(t.Context(), bad.network, bad.address); !errors.As(err, &op) {
+			t.Errorf("Dial(%q, %q) = %v, %v, want a *net.OpError", bad.network, bad.address, c, err)
+		}
+	}
+	for _, bad := range []string{"web", ":80", "web:80", "web:0", "a b:80", "198.18.0.16:80", "localhost:80", tcpbox.HostName + ":80"} {
+		if l, err := b.Listen(bad); err == nil {
+			l.Close()
+			t.Errorf("Listen(%q) succeeded", bad)
+		}
+	}
+	for _, good := range []string{"web:81", "other:80", "Other:81", "other.:82"} {
+		l, err := b.Listen(good)
+		if err != nil {
+			t.Errorf("Listen(%q): %v", good, err)
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Errorf("Listen(%q).Close: %v", good, err)
+		}
+		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Listen(%q).Accept after Close: %v", good, err)
+		}
+	}
+}
+
+func TestBeforeStartRefuses(t *testing.T) {
+	requireSandbox(t)
+	no := errors.New("no")
+	b, err := tcpbox.Start(t.Context(), tcpbox.Config{Args: []string{"true"}, BeforeStart: func(*tcpbox.Sandbox) error { return no }})
+	if !errors.Is(err, no) {
+		t.Errorf("Start = %v, %v, want the error of BeforeStart", b, err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"tcpbox/netns"
 	"tcpbox/netns/guest"
 	"tcpbox/stack"
+	"tcpbox/stack/tcpstate"
 )
 
 // These types belong to the rooms that make them, and are part of this
@@ -35,6 +36,13 @@ type (
 	// PanicError is a defect of the embedded stack that a packet has met. The
 	// guest was killed, for it has no network any more.
 	PanicError = stack.PanicError
+
+	// Conn is a connection that ends in the stack: what Listen accepts and Dial
+	// returns.
+	Conn = stack.Conn
+
+	// Transition is one step of an endpoint from a TCP state to another.
+	Transition = tcpstate.Transition
 
 	// Refusal is something that the guest tried and did not get.
 	Refusal = stack.Refusal

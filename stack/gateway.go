@@ -226,9 +226,21 @@ func (g *Gateway) ListenPacket(addr netip.AddrPort) (net.PacketConn, error) {
 	return c, nil
 }
 
+// Conn is a connection that ends in the stack, with the guest at its other end.
+// EOF is the guest's FIN; an error that matches ECONNRESET its RST.
+type Conn interface {
+	net.Conn
+
+	// CloseWrite sends FIN; reading goes on.
+	CloseWrite() error
+
+	// Reset sends RST and releases the connection.
+	Reset() error
+}
+
 // Dial opens a connection to a port of the guest, from src. A zero port of src
 // is chosen by the stack. The error is an errno.
-func (g *Gateway) Dial(ctx context.Context, src, dst netip.AddrPort) (relay.Conn, error) {
+func (g *Gateway) Dial(ctx context.Context, src, dst netip.AddrPort) (Conn, error) {
 	c, err := g.net.Dial(ctx, 0, src, dst)
 	if err != nil {
 		return nil, fmt.Errorf("stack: dial %v from %v: %w", dst, src, err)

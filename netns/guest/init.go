@@ -208,7 +208,8 @@ func (s *initState) hasIPv6() bool {
 }
 
 // sysctls writes the configured ones. Ping sockets are opened to the guest's
-// group first, so that the configuration has the last word.
+// group, and all ports to the guest, first, so that the configuration has the
+// last word.
 func (s *initState) sysctls() error {
 	gid := s.config.GID
 	if s.config.User != nil {
@@ -217,6 +218,12 @@ func (s *initState) sysctls() error {
 	err := netns.WriteSysctl(s.procSys, "net.ipv4.ping_group_range", fmt.Sprintf("%d %d", gid, gid))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return &Error{Op: "open ping sockets to the guest", Err: err}
+	}
+	// Without capabilities the guest could bind no port below 1024, and all
+	// that the ports of a sandbox could be mistaken for is in the sandbox.
+	err = netns.WriteSysctl(s.procSys, "net.ipv4.ip_unprivileged_port_start", "0")
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return &Error{Op: "open all ports to the guest", Err: err}
 	}
 	for _, p := range s.config.Sysctls {
 		if err := netns.WriteSysctl(s.procSys, p.Name, p.Value); err != nil {

@@ -265,6 +265,9 @@ func (s *Sandbox) Wait() (Status, error) {
 	return *s.status, nil
 }
 
+// Done is closed when all that was in the sandbox is gone.
+func (s *Sandbox) Done() <-chan struct{} { return s.init.done }
+
 // Signal sends a signal to the guest, from wherever the guest may have had it
 // already. An error that matches os.ErrProcessDone says that it is too late.
 func (s *Sandbox) Signal(sig syscall.Signal) error {
