@@ -117,7 +117,34 @@ func (t *flowTable) add(f *packetFlow, p outgoing, running *sync.WaitGroup) bool
 		return false
 	}
 	running.Add(1)
-	var out *packetFlow
+	out := t.enterLocked(f)
+	t.waiting++
+	_ = t.queueLocked(f, p) // beyond all limits it is lost
+	t.mu.Unlock()
+	out.close()
+	return true
+}
+
+// enter enters a new flow that is live. One that has its key ends.
+func (t *flowTable) enter(f *packetFlow) bool {
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return false
+	}
+	before := t.flows[f.key]
+	if before != nil {
+		t.removeLocked(before)
+	}
+	out := t.enterLocked(f)
+	t.mu.Unlock()
+	before.close()
+	out.close()
+	return true
+}
+
+// enterLocked enters a flow and returns the one that gave way, if one did.
+func (t *flowTable) enterLocked(f *packetFlow) (out *packetFlow) {
 	if t.order.Len() >= t.max {
 		out = t.order.Back().Value.(*packetFlow)
 		t.removeLocked(out)
@@ -126,14 +153,10 @@ func (t *flowTable) add(f *packetFlow, p outgoing, running *sync.WaitGroup) bool
 	t.flows[f.key] = f
 	f.used = t.now()
 	f.at = t.order.PushFront(f)
-	t.waiting++
-	_ = t.queueLocked(f, p) // beyond all limits it is lost
 	if t.timer == nil {
 		t.timer = time.AfterFunc(t.idle, t.expire)
 	}
-	t.mu.Unlock()
-	out.close()
-	return true
+	return out
 }
 
 // evict ends the flow that was used least recently among those that have a

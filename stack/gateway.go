@@ -97,6 +97,7 @@ type Gateway struct {
 	decide    policy.Decide
 	onRefused func(Refusal)
 	log       *slog.Logger
+	sink      tcpstate.Sink
 	subnets   []netip.Prefix
 	loopback  []netip.Addr
 	hosts     hosts
@@ -119,6 +120,8 @@ type counters struct {
 	open                                      atomic.Int64
 	undelivered                               atomic.Int64 // flows whose guest's FIN has not been passed on
 
+	inbound, inboundFailed, inboundDatagrams, inletDropped atomic.Uint64
+
 	flows, datagramsOut, datagramsIn, datagramsDropped, errorsPassedOn atomic.Uint64
 }
 
@@ -126,7 +129,10 @@ type counters struct {
 func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		decide: cfg.Decide, onRefused: cfg.OnRefused, log: cfg.Log, subnets: cfg.Subnets, failed: make(chan error, 1),
-		loopback: cfg.Loopback,
+		loopback: cfg.Loopback, sink: cfg.Sink,
+	}
+	if g.sink == nil {
+		g.sink = func(tcpstate.Transition) {}
 	}
 	if cfg.UDPTimeout == 0 {
 		cfg.UDPTimeout = DefaultUDPTimeout
@@ -147,7 +153,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	ns, err := netstack.New(netstack.Config{
 		Device: cfg.Device, Addrs: cfg.Addrs, Guest: cfg.Guest, Sink: cfg.Sink,
-		OnSYN: g.serve, OnUDP: g.onUDP, OnEcho: g.onEcho, OnNoPort: g.onNoPort,
+		OnSYN: g.serve, OnUDP: g.onUDP, OwnUDP: g.ownUDP, OnEcho: g.onEcho, OnNoPort: g.onNoPort,
 	})
 	if err != nil {
 		g.cancel()
@@ -260,6 +266,11 @@ type Stats struct {
 	Busy        uint64 `json:"busy"`        // SYNs dropped: too many dials upstream
 	Open        int    `json:"open"`        // connections that are relayed now
 
+	// What came in through published ports. The first is part of Established.
+	Inbound          uint64 `json:"inbound"`           // connections that the guest accepted
+	InboundFailed    uint64 `json:"inbound_failed"`    // that the guest refused or did not answer
+	InboundDatagrams uint64 `json:"inbound_datagrams"` // handed to the guest
+
 	// Flows of datagrams: UDP and echo.
 	Flows            int    `json:"flows"`             // now, those included that wait for the policy
 	FlowsOpened      uint64 `json:"flows_opened"`      // that got a socket upstream
@@ -267,7 +278,7 @@ type Stats struct {
 	FlowsExpired     uint64 `json:"flows_expired"`     // ended by UDPTimeout
 	DatagramsOut     uint64 `json:"datagrams_out"`     // of the guest's that were sent on
 	DatagramsIn      uint64 `json:"datagrams_in"`      // replies that the guest was sent
-	DatagramsDropped uint64 `json:"datagrams_dropped"` // of the guest's that there was no room for
+	DatagramsDropped uint64 `json:"datagrams_dropped"` // that there was no room for
 	ErrorsPassedOn   uint64 `json:"errors_passed_on"`  // ICMP errors of the path
 }
 
@@ -279,8 +290,9 @@ func (g *Gateway) Stats() Stats {
 		Stats: g.net.Stats(), Established: c.established.Load(), Refused: c.refused.Load(),
 		Unreachable: c.unreachable.Load(), Silent: c.silent.Load(), NoPort: c.noPort.Load(),
 		Busy: c.busy.Load(), Open: int(c.open.Load()),
+		Inbound: c.inbound.Load(), InboundFailed: c.inboundFailed.Load(), InboundDatagrams: c.inboundDatagrams.Load(),
 		Flows: flows, FlowsOpened: c.flows.Load(), FlowsEvicted: g.packets.evicted.Load(), FlowsExpired: g.packets.expired.Load(),
-		DatagramsOut: c.datagramsOut.Load(), DatagramsIn: c.datagramsIn.Load(), DatagramsDropped: c.datagramsDropped.Load(),
+		DatagramsOut: c.datagramsOut.Load(), DatagramsIn: c.datagramsIn.Load(), DatagramsDropped: c.datagramsDropped.Load() + c.inletDropped.Load(),
 		ErrorsPassedOn: c.errorsPassedOn.Load(),
 	}
 }

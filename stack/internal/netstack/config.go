@@ -49,6 +49,10 @@ type Config struct {
 	// Nil refuses all.
 	OnUDP func(Datagram) bool
 
+	// OwnUDP reports whether a datagram to one of Addrs is for OnUDP too, rather
+	// than for a socket of ListenUDP. It must not block. Nil means that none is.
+	OwnUDP func(src, dst netip.AddrPort) bool
+
 	// OnEcho is OnUDP for echo requests.
 	OnEcho func(Echo) bool
 

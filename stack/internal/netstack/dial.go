@@ -14,9 +14,14 @@ import (
 	"tcpbox/stack/tcpstate"
 )
 
+// NewConn returns a number for a connection that Dial is to open, for whoever
+// has something to tell about it first.
+func (s *Stack) NewConn() tcpstate.Conn { return s.tracker.newConn() }
+
 // Dial opens a connection to the guest from src, whose port may be zero to let
 // the stack pick one. It returns when the handshake is complete, and an errno
-// otherwise: EADDRNOTAVAIL when no port is free.
+// otherwise: EADDRNOTAVAIL when no port is free, or when the one that was asked
+// for has a connection to dst already.
 func (s *Stack) Dial(ctx context.Context, conn tcpstate.Conn, src, dst netip.AddrPort) (*Conn, error) {
 	if !s.admission.begin() {
 		return nil, net.ErrClosed
@@ -31,17 +36,13 @@ func (s *Stack) Dial(ctx context.Context, conn tcpstate.Conn, src, dst netip.Add
 		return nil, errnoOf(terr)
 	}
 	ep := tep.(*tcp.Endpoint)
-	if src.Port() != 0 {
-		terr = ep.Bind(fullAddr(src))
-	} else if src.Addr().IsValid() {
-		// A port that gVisor picks while it binds is taken for every
-		// destination, and never out of TIME-WAIT; one that it picks while it
-		// connects is not. So the address is set without binding.
+	if src.Addr().IsValid() {
+		// A port that an endpoint is bound to is taken for every destination,
+		// and one that gVisor picks while it binds never comes out of
+		// TIME-WAIT. One that it connects from is taken for that destination
+		// alone. So the address and port are set without binding.
 		ep.TransportEndpointInfo.ID.LocalAddress = toAddr(src.Addr())
-	}
-	if terr != nil {
-		ep.Close()
-		return nil, errnoOf(terr)
+		ep.TransportEndpointInfo.ID.LocalPort = src.Port()
 	}
 	rec := s.tracker.expect(conn, ep, dst)
 	s.tracker.watch(rec, wq)

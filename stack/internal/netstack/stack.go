@@ -40,6 +40,7 @@ type Stack struct {
 	onSYN     func(*Request)
 	onOther   func(Other)
 	onUDP     func(Datagram) bool
+	ownUDP    func(src, dst netip.AddrPort) bool
 	onEcho    func(Echo) bool
 	onNoPort  func(guest, remote netip.AddrPort)
 
@@ -63,7 +64,7 @@ func New(cfg Config) (*Stack, error) {
 	s := &Stack{
 		clock: cfg.Clock, icmpLimit: newICMPLimiter(),
 		addrs: cfg.Addrs, guest: cfg.Guest, onSYN: cfg.OnSYN, onOther: cfg.OnOther,
-		onUDP: cfg.OnUDP, onEcho: cfg.OnEcho, onNoPort: cfg.OnNoPort,
+		onUDP: cfg.OnUDP, ownUDP: cfg.OwnUDP, onEcho: cfg.OnEcho, onNoPort: cfg.OnNoPort,
 		timeWait: &timeWaitOptions{},
 	}
 	if s.clock == nil {

@@ -33,7 +33,8 @@ type Datagram struct {
 // Fragments go to gVisor to be put together, and so do datagrams with options
 // or extension headers.
 func (s *Stack) ingressUDP(pkt []byte, h headers, off tun.Offload) ingressVerdict {
-	if s.onUDP == nil || h.fragment || s.owns(h.dst) {
+	own := s.owns(h.dst)
+	if s.onUDP == nil || h.fragment || own && s.ownUDP == nil {
 		return pass
 	}
 	if plain := h.length == header.IPv4MinimumSize || h.length == header.IPv6MinimumSize && !h.dst.Is4(); !plain {
@@ -44,7 +45,10 @@ func (s *Stack) ingressUDP(pkt []byte, h headers, off tun.Offload) ingressVerdic
 		return pass
 	}
 	p, err := packet.Parse(pkt)
-	if err != nil || p.Proto != packet.UDP {
+	switch {
+	case own && (err != nil || p.Proto != packet.UDP || !s.ownUDP(p.Src, p.Dst)):
+		return pass
+	case err != nil || p.Proto != packet.UDP:
 		s.counters.malformed.Add(1)
 		return drop
 	}
@@ -59,7 +63,7 @@ func (s *Stack) ingressUDP(pkt []byte, h headers, off tun.Offload) ingressVerdic
 // false if nobody takes it.
 func (s *Stack) takeUDP(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuffer) bool {
 	d := Datagram{Src: remoteOf(id), Dst: localOf(id)}
-	if s.onUDP == nil || s.owns(d.Dst.Addr()) {
+	if s.onUDP == nil || s.owns(d.Dst.Addr()) && (s.ownUDP == nil || !s.ownUDP(d.Src, d.Dst)) {
 		return false
 	}
 	switch ip := pkt.NetworkHeader().Slice(); pkt.NetworkProtocolNumber {
