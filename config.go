@@ -102,6 +102,11 @@ type Config struct {
 	// Peers are hosts inside the stack, reachable by name under every Policy.
 	Peers []peer.Spec
 
+	// Publish are ports of the guest that can be reached from outside. The
+	// host's ports are taken before anything is started; each listens while the
+	// guest listens on its own.
+	Publish []Publish
+
 	// UDPTimeout ends a flow of UDP or ping after this long without a packet in
 	// either direction. Zero means stack.DefaultUDPTimeout, which is 30 s.
 	UDPTimeout time.Duration
@@ -208,6 +213,11 @@ func (c *Config) fill() (errs []error) {
 	}
 	if c.UDPTimeout < 0 || c.MaxFlows < 0 {
 		bad("the timeout and the number of UDP flows are not negative")
+	}
+	for _, p := range c.Publish {
+		if err := p.check(c.NoIPv6); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	for _, p := range c.Peers {
 		if p.Name == HostName {

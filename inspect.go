@@ -44,6 +44,8 @@ type Info struct {
 
 	Resolvers []netip.AddrPort `json:"resolvers"` // that names are forwarded to
 
+	Ports []PortInfo `json:"ports"` // published
+
 	Stats Stats `json:"stats"`
 }
 
@@ -77,6 +79,7 @@ func (s *Sandbox) Inspect() Info {
 	if s.lingers() {
 		in.GuestPID = 0
 	}
+	in.Ports = s.published.info()
 	return in
 }
 

@@ -16,6 +16,11 @@ func needsDefault6(cfg *Config) bool {
 	if cfg.NoIPv6 {
 		return false
 	}
+	for _, p := range cfg.Publish {
+		if p.host().Is6() && !p.host().IsLoopback() {
+			return true // who comes is to be answered
+		}
+	}
 	some := cfg.Policy.Net != policy.NetNone
 	for _, r := range cfg.Policy.Rules {
 		if r.Action() != policy.Allow {

@@ -39,6 +39,8 @@ type Sandbox struct {
 	knobs   *knob.Plan
 	hosts   *hostTable
 
+	published *publisher
+
 	info      Info // what of it does not change
 	resolvers []netip.AddrPort
 
@@ -111,6 +113,10 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 		return fmt.Errorf("tcpbox: %w", err)
 	}
 	s.host = newHost(s.owned, cfg.Policy)
+	s.published = newPublisher(s.host, addrs, needsDefault6(cfg))
+	if _, err := s.published.bind(cfg.Publish); err != nil {
+		return fmt.Errorf("tcpbox: %w", err)
+	}
 
 	if err := s.resolveKnobs(cfg); err != nil {
 		return err
@@ -139,6 +145,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 	}
 	s.describe(cfg, addrs)
 	s.running.Go(func() { s.runGateway() })
+	s.published.serve(s.life, s.gateway, s.inside.NS())
 	if err := cfg.BeforeStart(s); err != nil {
 		return fmt.Errorf("tcpbox: before the start: %w", err)
 	}
@@ -235,6 +242,7 @@ func (s *Sandbox) Stats() stack.Stats { return s.gateway.Stats() }
 func (s *Sandbox) Wait() (Status, error) {
 	status, err := s.inside.Wait()
 	s.exitOnce.Do(func() { close(s.exited) })
+	s.published.shut() // nobody is left to listen
 	s.mu.Lock()
 	runErr := s.runErr
 	s.mu.Unlock()
@@ -262,6 +270,9 @@ func (s *Sandbox) Close() error {
 	s.closeOnce.Do(func() {
 		s.cancel()
 		var errs []error
+		if s.published != nil {
+			s.published.shut()
+		}
 		if s.gateway != nil && !s.broken() {
 			errs = append(errs, s.gateway.Close())
 		}
@@ -273,6 +284,9 @@ func (s *Sandbox) Close() error {
 		}
 		if !s.broken() {
 			s.running.Wait()
+			if s.published != nil {
+				s.published.wait()
+			}
 		}
 		if s.host != nil {
 			errs = append(errs, s.host.Close())

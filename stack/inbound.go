@@ -17,6 +17,9 @@ type Inbound struct {
 	Host   netip.AddrPort // where on the host it was accepted
 	As     netip.AddrPort // who the guest sees; the port is kept if that is possible
 	Guest  netip.AddrPort // the guest's end
+
+	// OnAnswer, if set, is called when the guest has answered, or will not.
+	OnAnswer func()
 }
 
 // Deliver opens a connection to the guest for a client that the host has
@@ -31,6 +34,9 @@ func (g *Gateway) Deliver(ctx context.Context, client relay.Conn, in Inbound) er
 	id := g.net.NewConn()
 	g.accepted(id, in)
 	guest, err := g.dialGuest(ctx, client, id, in)
+	if in.OnAnswer != nil {
+		in.OnAnswer()
+	}
 	if err != nil {
 		_ = client.Reset() // an end without a word would be a lie
 		g.counters.inboundFailed.Add(1)

@@ -45,6 +45,8 @@ func newApp(streams Streams) *cli.App {
 			lsCommand(streams),
 			inspectCommand(streams),
 			stopCommand(streams),
+			publishCommand(streams),
+			unpublishCommand(streams),
 			labCommand(streams),
 			doctorCommand(streams),
 			getCommand(streams),

@@ -137,6 +137,7 @@ func serveNamespace(cfg tcpbox.AttachConfig, f *attachFlags, say *speaker) error
 	in := box.Inspect()
 	say.line(fmt.Sprintf("%s serves %s: address %s, gateway %s, nameserver %s",
 		in.Name, in.Target, join(in.Addresses), join(in.Gateways), in.Gateways[0]))
+	say.chosen(cfg.Publish, in.Ports)
 	if f.ready >= 0 {
 		tellReady(f.ready, in.Name, say)
 	}

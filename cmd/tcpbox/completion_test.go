@@ -88,6 +88,7 @@ func TestComplete(t *testing.T) {
 		{"tcpbox run --mtu ", "words", ""},
 
 		// Arguments.
+		{"tcpbox publish --a", "words", "--accept-from"},
 		{"tcpbox completion ", "words", "bash zsh fish"},
 		{"tcpbox completion bash ", "words", ""},
 		{"tcpbox help do", "words", "doctor"},

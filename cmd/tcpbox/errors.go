@@ -122,6 +122,7 @@ func hintOf(err error) string {
 	var failed *failure
 	var remote *control.RemoteError
 	var attach *tcpbox.AttachError
+	var port *tcpbox.PublishError
 	switch {
 	case errors.As(err, &crash):
 		return "this is a defect of tcpbox; please report it with what follows. The sandbox was closed"
@@ -141,6 +142,8 @@ func hintOf(err error) string {
 		return rule.Hint
 	case errors.As(err, &setting):
 		return setting.Hint
+	case errors.As(err, &port):
+		return port.Hint
 	}
 	return ""
 }

@@ -55,18 +55,21 @@ type runFlags struct {
 
 	timeout time.Duration
 	logTo   string
+
+	acceptFrom []netip.Prefix // of all ports that are published
 }
 
 // serving are the flags that are not about a guest.
 func (f *runFlags) serving() []cli.Flag {
 	var flags []cli.Flag
 	for _, name := range []string{
-		"net", "allow", "deny", "udp-timeout", "dns", "add-host", "peer", "tcp", "log",
+		"net", "allow", "deny", "udp-timeout", "publish", "accept-from", "dns", "add-host", "peer", "tcp", "log",
 		"name", "mtu", "subnet4", "subnet6", "timeout",
 	} {
 		flags = append(flags, f.words.flag(name, name))
 	}
 	return append(flags,
+		f.words.flag("p", "publish"),
 		&cli.BoolFlag{Name: "no-ipv6", Destination: &f.config.NoIPv6},
 		&cli.BoolFlag{Name: "quiet", Destination: &f.quiet},
 		&cli.BoolFlag{Name: "q", Destination: &f.quiet},
@@ -98,6 +101,12 @@ func (f *runFlags) parseWith(name string, set func(flag, value string) error) er
 		if err := set(w.flag, w.value); err != nil {
 			errs = append(errs, flagError(name, w, err))
 		}
+	}
+	for i := range f.config.Publish {
+		f.config.Publish[i].From = f.acceptFrom
+	}
+	if len(f.acceptFrom) > 0 && len(f.config.Publish) == 0 {
+		errs = append(errs, usagef("it is about the ports of -p", "--accept-from has nothing to let anybody in to"))
 	}
 	return errors.Join(errs...)
 }
@@ -135,6 +144,16 @@ func (f *runFlags) set(flag, value string) (err error) {
 		var r policy.Rule
 		if r, err = policy.ParseRule(action, value); err == nil {
 			c.Policy.Rules = append(c.Policy.Rules, r)
+		}
+	case "publish":
+		var p tcpbox.Publish
+		if p, err = tcpbox.ParsePublish(value); err == nil {
+			c.Publish = append(c.Publish, p)
+		}
+	case "accept-from":
+		var from netip.Prefix
+		if from, err = tcpbox.ParseAcceptFrom(value); err == nil {
+			f.acceptFrom = append(f.acceptFrom, from)
 		}
 	case "dns":
 		if value == "none" {

@@ -74,6 +74,7 @@ func showSandbox(w io.Writer, in tcpbox.Info, now time.Time) error {
 		resolvers = join(in.Resolvers)
 	}
 	row("resolvers", "%s", resolvers)
+	list("published", portsInWords(in.Ports))
 	var peers []string
 	for _, p := range in.Peers {
 		peers = append(peers, fmt.Sprintf("%s=%s:%d at %s", p.Name, p.Kind, p.Port, join(p.Addresses)))

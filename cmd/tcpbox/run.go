@@ -83,6 +83,7 @@ func runBox(cfg tcpbox.Config, timeout time.Duration, say *speaker) error {
 	if err != nil {
 		return err
 	}
+	say.chosen(cfg.Publish, box.Inspect().Ports)
 	door.serve(box)
 	timedOut := endAfter(box, timeout, say)
 	uncut := cutOnSignal(box)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -124,29 +125,41 @@ var ErrChanged = errors.New("the sockets changed while they were listed")
 // dumps is how often a dump that was disturbed is made.
 const dumps = 4
 
-// Dump lists the sockets of ns that q is about. It opens one socket in ns and
-// closes it again, so it pins the namespace only meanwhile. With ErrChanged it
-// also returns what it has seen.
-func Dump(ns netns.NS, q Query) ([]Socket, error) {
-	if q.States == 0 {
-		q.States = AllStates
-	}
+// Dump lists the sockets of ns that the queries are about, one query after the
+// other. It opens one socket in ns and closes it again, so it pins the
+// namespace only meanwhile. With ErrChanged it also returns what it has seen.
+func Dump(ns netns.NS, queries ...Query) ([]Socket, error) {
 	file, err := open(ns)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	var sockets []Socket
-	for range dumps {
-		var changed bool
-		if sockets, changed, err = dump(file, q); err != nil {
+	var all []Socket
+	disturbed := false
+	for _, q := range queries {
+		if q.States == 0 {
+			q.States = AllStates
+		}
+		sockets, changed, err := dumpWhole(file, q)
+		if err != nil {
 			return nil, fmt.Errorf("sockdiag: dump: %w", err)
 		}
-		if !changed {
-			return sockets, nil
+		all, disturbed = append(all, sockets...), disturbed || changed
+	}
+	if disturbed {
+		return all, fmt.Errorf("sockdiag: dump: %w", ErrChanged)
+	}
+	return all, nil
+}
+
+// dumpWhole makes a dump again if it was disturbed, but not for ever.
+func dumpWhole(file *os.File, q Query) (sockets []Socket, changed bool, err error) {
+	for range dumps {
+		if sockets, changed, err = dump(file, q); err != nil || !changed {
+			break
 		}
 	}
-	return sockets, fmt.Errorf("sockdiag: dump: %w", ErrChanged)
+	return sockets, changed, err
 }
 
 // Destroy ends a socket that Dump has found: a connection is reset, a listener
@@ -198,15 +211,18 @@ func ask(file *os.File, request []byte) error {
 // answerTimeout bounds the kernel's answer, which is there at once.
 const answerTimeout = 5 * time.Second
 
+var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
 // receive hands the payload of each message to take, until the answer ends.
 // changed reports that the kernel saw its list change meanwhile.
 func receive(file *os.File, take func([]byte) error) (changed bool, err error) {
 	if err := file.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return false, err
 	}
-	buf := make([]byte, 32<<10)
+	buf := buffers.Get().(*[32 << 10]byte)
+	defer buffers.Put(buf)
 	for {
-		n, err := file.Read(buf)
+		n, err := file.Read(buf[:])
 		if err != nil {
 			return changed, err
 		}

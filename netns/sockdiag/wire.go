@@ -132,10 +132,11 @@ func parseSocket(b []byte, proto Proto) (Socket, error) {
 	return s, nil
 }
 
-// Accepts reports whether a connection to addr, or a datagram, reaches s: it
-// is bound to that address or to all, of its own family or of both.
+// Accepts reports whether s listens where a connection to addr leads, or has
+// the port of a datagram to addr: it is bound to that address or to all, of its
+// own family or of both. One of UDP may be connected and hear its peer alone.
 func (s *Socket) Accepts(addr netip.AddrPort) bool {
-	if s.Local.Port() != addr.Port() || s.Proto == TCP && s.State != tcpstate.Listen || s.Proto == UDP && s.State != tcpstate.Closed {
+	if s.Local.Port() != addr.Port() || s.Proto == TCP && s.State != tcpstate.Listen {
 		return false
 	}
 	own := s.Local.Addr()

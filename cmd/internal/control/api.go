@@ -15,6 +15,8 @@ const Version = 1
 type Box interface {
 	Inspect() tcpbox.Info
 	Stop(ctx context.Context, grace time.Duration) error
+	Publish(ctx context.Context, p tcpbox.Publish) ([]tcpbox.PortInfo, error)
+	Unpublish(p tcpbox.Publish) ([]tcpbox.PortInfo, error)
 }
 
 var _ Box = (*tcpbox.Sandbox)(nil)

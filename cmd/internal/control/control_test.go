@@ -23,6 +23,8 @@ type fakeBox struct {
 	mu    sync.Mutex
 	grace []time.Duration
 	err   error
+
+	published []tcpbox.Publish
 }
 
 func (b *fakeBox) Inspect() tcpbox.Info { return tcpbox.Info{Name: "web", PID: 42} }

@@ -72,6 +72,8 @@ func (s *Server) Serve(box Box) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/inspect", s.inspect)
 	mux.HandleFunc("POST /v1/stop", s.stop)
+	mux.HandleFunc("POST /v1/publish", s.publish)
+	mux.HandleFunc("POST /v1/unpublish", s.unpublish)
 	s.http = &http.Server{
 		Handler:           http.MaxBytesHandler(mux, maxBody),
 		ReadTimeout:       readTimeout,
