@@ -182,7 +182,7 @@ func Destroy(ns netns.NS, s Socket) error {
 }
 
 func open(ns netns.NS) (*os.File, error) {
-	file, err := ns.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_SOCK_DIAG)
+	file, err := ns.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return nil, fmt.Errorf("sockdiag: %w", err)
 	}
