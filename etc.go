@@ -19,12 +19,30 @@ func etcFiles(a addressPlan, hostname string) map[string][]byte {
 	}
 }
 
+// ownName is the name under which the guest finds itself in /etc/hosts. There it
+// would hide a peer or an added host of that name, so it gives way to them.
+func ownName(cfg *Config) string {
+	name := hostnameOf(cfg)
+	for _, p := range cfg.Peers {
+		if strings.EqualFold(p.Name, name) {
+			return ""
+		}
+	}
+	for _, h := range cfg.DNS.Hosts {
+		if strings.EqualFold(strings.TrimSuffix(h.Name, "."), name) {
+			return ""
+		}
+	}
+	return name
+}
+
 // resolvConf has no search domains: they would make the resolver of the C
 // library ask others for what looks like a peer's name.
 func resolvConf(gateway netip.Addr) []byte {
 	return fmt.Appendf(nil, "# written by tcpbox for this sandbox\nnameserver %v\n", gateway)
 }
 
+// hostsFile is without the machine's own name where hostname is "".
 func hostsFile(guests []netip.Prefix, hostname string) []byte {
 	var b bytes.Buffer
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")

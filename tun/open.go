@@ -181,6 +181,8 @@ func (e *OpenError) Hint() string {
 		return "making an interface needs CAP_NET_ADMIN over the network namespace: run as root, or in a user namespace that owns it"
 	case e.Op == "TUNSETIFF" && is(unix.EBUSY, unix.EEXIST):
 		return "the namespace has an interface of that name already: choose another, or delete it with \"ip link delete " + e.Name + "\""
+	case e.Op == "TUNSETIFF" && is(unix.ENOTTY):
+		return Path + " is something else than the tun device: make it anew, as with \"sudo rm " + Path + " && sudo mknod -m 0666 " + Path + " c 10 200\""
 	case is(unix.EINVAL, unix.ENOTTY):
 		return "the kernel's tun driver does not offer a virtio header with TCP offloads, which tcpbox needs"
 	}

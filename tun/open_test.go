@@ -47,6 +47,7 @@ func TestHints(t *testing.T) {
 		{"open", unix.EMFILE, "tun: open /dev/net/tun: too many open files", "ulimit -n"},
 		{"TUNSETIFF", unix.EPERM, "tun: open tun7: TUNSETIFF: operation not permitted", "CAP_NET_ADMIN"},
 		{"TUNSETIFF", unix.EBUSY, "tun: open tun7: TUNSETIFF: device or resource busy", "ip link delete tun7"},
+		{"TUNSETIFF", unix.ENOTTY, "tun: open tun7: TUNSETIFF: inappropriate ioctl for device", "mknod -m 0666 /dev/net/tun c 10 200"},
 		{"TUNSETOFFLOAD", unix.EINVAL, "tun: open tun7: TUNSETOFFLOAD: invalid argument", "virtio header"},
 		{"TUNSETPERSIST", unix.EIO, "tun: open tun7: TUNSETPERSIST: input/output error", ""},
 	} {

@@ -285,6 +285,9 @@ func addEnv(env []string, text string) ([]string, error) {
 }
 
 func parseDir(text string) (string, error) {
+	if text == "" {
+		return "", usagef("without the flag it is the current directory", "it has no name")
+	}
 	abs, err := filepath.Abs(text)
 	if err != nil {
 		return "", err

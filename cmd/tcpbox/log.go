@@ -54,6 +54,17 @@ func checkLogTarget(to string) error {
 	return nil
 }
 
+// checkLogIsOurs refuses a descriptor that the guest is to have as well: it could
+// write what looks like the log.
+func checkLogIsOurs(to string, kept []int) error {
+	for _, fd := range kept {
+		if to == "fd:"+strconv.Itoa(fd) {
+			return usagef("give the log a descriptor of its own", "--log %s: --keep-fd %d gives that descriptor to the command", to, fd)
+		}
+	}
+	return nil
+}
+
 // openLog opens the target of --log; without one it returns a log that writes
 // nowhere.
 func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, error) {

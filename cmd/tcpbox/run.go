@@ -44,6 +44,9 @@ func run(f *runFlags, args []string, streams Streams) error {
 	if err := cfg.Check(); err != nil {
 		return err
 	}
+	if err := checkLogIsOurs(f.logTo, cfg.KeepFDs); err != nil {
+		return err
+	}
 	if err := checkDescriptors(); err != nil {
 		return err
 	}

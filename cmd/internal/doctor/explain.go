@@ -175,6 +175,9 @@ func tunDevice(f *facts) Check {
 	case is(err, unix.EPERM):
 		c.Found = "devices are refused here, as in a container"
 		c.Mend = "docker run --device /dev/net/tun …"
+	case is(err, unix.ENOTTY):
+		c.Found = "is something else than the tun device"
+		c.Mend = "sudo rm /dev/net/tun && sudo mknod -m 0666 /dev/net/tun c 10 200"
 	case is(err, unix.ENODEV, unix.ENXIO):
 		c.Found = "there is no driver behind it"
 		c.Mend = "sudo modprobe tun"

@@ -89,6 +89,7 @@ func TestExplain(t *testing.T) {
 		// The device.
 		{"a container without the device", func(f *facts) { failed(f); f.container, f.tun = true, unix.ENOENT }, "tun", Cannot, "does not exist", "docker run --device /dev/net/tun"},
 		{"a container that refuses it", func(f *facts) { failed(f); f.tun = unix.EPERM }, "tun", Cannot, "refused", "docker run --device /dev/net/tun"},
+		{"something else in its place", func(f *facts) { failed(f); f.probe[stepTUN] = unix.ENOTTY }, "tun", Cannot, "something else", "mknod -m 0666 /dev/net/tun c 10 200"},
 		{"it opens, and makes nothing", func(f *facts) { failed(f); f.probe[stepTUN] = unix.EINVAL }, "tun", Cannot, "invalid argument", ""},
 
 		// What a sandbox does without.
