@@ -170,6 +170,9 @@ func (f *fields) record() (Record, error) {
 		return Record{}, missing("sandbox")
 	}
 	rec := Record{Time: f.Time.UTC(), Sandbox: *f.Sandbox}
+	if y := rec.Time.Year(); y < 0 || y > 9999 {
+		return Record{}, fmt.Errorf("\"time\": the year %d cannot be written", y) // RFC 3339, section 1
+	}
 	if f.Dropped != nil {
 		for _, field := range transition {
 			if field.there {
