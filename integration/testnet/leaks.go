@@ -49,7 +49,7 @@ func (n *Net) checkLeaks(t testing.TB) {
 	}
 	goroutines := runtime.NumGoroutine()
 	t.Cleanup(func() {
-		if err := poll(n.noProcesses); err != nil {
+		if err := poll(n.NoProcesses); err != nil {
 			t.Errorf("testnet: leak: %v", err)
 		}
 		err := poll(func() error {
@@ -79,7 +79,8 @@ func (n *Net) checkLeaks(t testing.TB) {
 	})
 }
 
-func (n *Net) noProcesses() error {
+// NoProcesses returns an error while a process that was started in the Net lives.
+func (n *Net) NoProcesses() error {
 	pids, err := n.Processes()
 	if err != nil {
 		return err

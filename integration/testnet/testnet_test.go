@@ -204,7 +204,7 @@ func TestProcessesAreFoundWhereverTheyWent(t *testing.T) {
 	if err := cmd.Wait(); err == nil {
 		t.Error("the command ended by itself")
 	}
-	if err := poll(n.noProcesses); err != nil {
+	if err := poll(n.NoProcesses); err != nil {
 		t.Error(err)
 	}
 }
