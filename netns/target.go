@@ -131,10 +131,18 @@ func openNetNS(path string) (int, error) {
 	return fd, nil
 }
 
+// initialNetNS is the inode of the namespace that the kernel begins with, as
+// Linux 6.18 and newer number it (PROC_NET_INIT_INO in linux/nsfs.h). Others
+// never get it.
+const initialNetNS = 0xeffffff9
+
 // isOurs reports whether a namespace is this process's own, or that of process
 // 1, whose network is the machine's. To serve that would be to take the
 // machine's network away.
 func isOurs(ns id) (bool, error) {
+	if ns.ino == initialNetNS {
+		return true, nil
+	}
 	for _, path := range []string{"/proc/self/ns/net", "/proc/thread-self/ns/net", "/proc/1/ns/net"} {
 		own, err := idAt(path)
 		switch {
