@@ -22,9 +22,9 @@ type AttachConfig struct {
 
 	// Config says how it is served. Of its fields those that are about a guest
 	// have no meaning here and must be zero: Args, Env, Dir, Root, User,
-	// Hostname, Hide, KeepFDs, Stdin, Stdout, Stderr, Linger, ForwardSignals. NoIPv6
-	// leaves IPv6 off the interface; without it, a namespace that has no IPv6 is
-	// refused. An empty Name means "attach" and the number of this process.
+	// Hostname, Hide, KeepFDs, Stdin, Stdout, Stderr, Linger, ForwardSignals.
+	// NoIPv6 leaves IPv6 off the interface; without it, a namespace that has no
+	// IPv6 is refused. An empty Name means "attach" and this process's number.
 	Config
 }
 
@@ -78,7 +78,10 @@ func Attach(ctx context.Context, cfg AttachConfig) (*Sandbox, error) {
 
 // open makes the device in the namespace. Its processes may use it once it is
 // up, which comes last.
-func (c *AttachConfig) open(_ context.Context, s *Sandbox, addrs addressPlan) (start func() error, err error) {
+func (c *AttachConfig) open(ctx context.Context, s *Sandbox, addrs addressPlan) (start func() error, err error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("tcpbox: attach to %v: %w", c.target(), context.Cause(ctx))
+	}
 	a, err := newAttached(c.target(), addrs.link(&c.Config, needsDefault6(&c.Config)))
 	if err != nil {
 		return nil, err
@@ -89,8 +92,8 @@ func (c *AttachConfig) open(_ context.Context, s *Sandbox, addrs addressPlan) (s
 }
 
 // ErrNoGuest is what an attached sandbox answers to that which needs a guest, or
-// an init that could start one.
-// Programs are started in its namespace with nsenter(1).
+// an init that could start one. Programs are started in its namespace with
+// nsenter(1).
 var ErrNoGuest = errors.New("an attached sandbox has no guest of its own")
 
 // attached is the inside of a namespace that others live in.
@@ -159,6 +162,19 @@ func (a *attached) Close() error {
 	a.release()
 	a.watching.Wait()
 	return errors.Join(a.device.Close(), a.ns.Close())
+}
+
+// explain makes of the error that ended the gateway what it means here: whoever
+// is root in the namespace can delete the interface.
+func (a *attached) explain(err error) error {
+	if !errors.Is(err, tun.ErrGone) {
+		return err
+	}
+	return &AttachError{
+		Target: a.target.String(),
+		Err:    fmt.Errorf("the interface %s was deleted from inside the namespace: %w", a.device.Name(), err),
+		Hint:   "attach again",
+	}
 }
 
 // released reports whether the serving of an attached namespace was ended on

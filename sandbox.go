@@ -210,6 +210,9 @@ func (s *Sandbox) runGateway() {
 	if err == nil || s.life.Err() != nil {
 		return
 	}
+	if a, ok := s.inside.(*attached); ok {
+		err = a.explain(err)
+	}
 	s.mu.Lock()
 	s.runErr = err
 	s.mu.Unlock()

@@ -221,7 +221,7 @@ func TestAttachIsRefused(t *testing.T) {
 	everybody(t, func(t *testing.T, n *testnet.Net, c caller) {
 		in := unshared(t, n, c)
 		mine := strconv.Itoa(in.pid)
-		theirs := inhabit(t, n, n.Uplink.Command(t.Context(), "unshare", "-n", "sh"))                       // root's
+		theirs := inhabit(t, n, n.Uplink.Command(t.Context(), "unshare", "-n", "sh"))                            // root's
 		neighbour := begin(t, n.Uplink.CommandAs(t.Context(), c.cred, "sh", "-c", "echo ready; exec sleep 600")) // in the uplink
 		neighbour.prints("ready")
 		named := ipNetns(t)

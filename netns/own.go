@@ -37,8 +37,17 @@ func New() (*Own, error) {
 // live is the namespace's thread. It is never unlocked, so the runtime ends
 // the thread with the goroutine.
 func (o *Own) live(started chan<- error) {
-	defer close(o.done)
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread stays when its goroutine ends. Held here, it is not the
+		// one that the next goroutine gets.
+		elsewhere := make(chan error, 1)
+		go o.live(elsewhere)
+		started <- <-elsewhere
+		runtime.UnlockOSThread()
+		return
+	}
+	defer close(o.done)
 	err := unix.Unshare(unix.CLONE_NEWNET)
 	started <- err
 	if err != nil {

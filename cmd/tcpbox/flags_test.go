@@ -186,20 +186,22 @@ func FuzzSubnet(f *testing.F) {
 // TestHelpNamesEveryFlag compares the hand-written help with the flags that
 // there are.
 func TestHelpNamesEveryFlag(t *testing.T) {
-	var flags, told []string
-	for _, f := range (&runFlags{}).list() {
-		for _, name := range f.Names() {
-			flags = append(flags, dashed(name))
+	for name, flags := range map[string][]cli.Flag{"run": (&runFlags{}).list(), "attach": attachCommand(Streams{}).Flags} {
+		var given, told []string
+		for _, f := range flags {
+			for _, name := range f.Names() {
+				given = append(given, dashed(name))
+			}
 		}
-	}
-	text, _, _ := strings.Cut(helpTexts["run"], "\nexamples")
-	for _, m := range regexp.MustCompile(`(?m)(^|[ ,])(--?[a-z][a-z0-9-]*)`).FindAllStringSubmatch(text, -1) {
-		told = append(told, m[2])
-	}
-	slices.Sort(flags)
-	slices.Sort(told)
-	if told = slices.Compact(told); !slices.Equal(told, flags) {
-		t.Errorf("the help of run names %q\nwant %q", told, flags)
+		text, _, _ := strings.Cut(helpTexts[name], "\nexamples")
+		for _, m := range regexp.MustCompile(`(?m)(?:^  |, )(--?[a-z][a-z0-9-]*)`).FindAllStringSubmatch(text, -1) {
+			told = append(told, m[1])
+		}
+		slices.Sort(given)
+		slices.Sort(told)
+		if told = slices.Compact(told); !slices.Equal(told, given) {
+			t.Errorf("the help of %s names %q\nwant %q", name, told, given)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -23,11 +24,12 @@ type fakeBox struct {
 	mu    sync.Mutex
 	grace []time.Duration
 	err   error
+	netns uint64 // that is served
 
 	published []tcpbox.Publish
 }
 
-func (b *fakeBox) Inspect() tcpbox.Info { return tcpbox.Info{Name: "web", PID: 42} }
+func (b *fakeBox) Inspect() tcpbox.Info { return tcpbox.Info{Name: "web", PID: 42, NetNS: b.netns} }
 
 func (b *fakeBox) Stop(_ context.Context, grace time.Duration) error {
 	b.mu.Lock()
@@ -232,8 +234,9 @@ func TestNamesThatAreNoNames(t *testing.T) {
 	}
 }
 
-// TestOtherPidNamespaceIsRefused connects from where a guest would be.
-func TestOtherPidNamespaceIsRefused(t *testing.T) {
+// TestInsidersAreRefused connects from where a guest would be, or a process of an
+// attached namespace.
+func TestInsidersAreRefused(t *testing.T) {
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("a pid namespace needs root")
@@ -241,18 +244,35 @@ func TestOtherPidNamespaceIsRefused(t *testing.T) {
 		t.Skip("a pid namespace needs root")
 	}
 	dir := runtimeDir(t)
-	serve(t, "web", &fakeBox{})
-	cmd := exec.Command(os.Args[0], "-test.run=^TestMain$")
-	cmd.Env = append(os.Environ(), connectTo+"="+filepath.Join(dir, "web", sockName))
-	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
-	out, err := cmd.CombinedOutput()
-	if err != nil || string(out) != "refused\n" {
-		t.Errorf("from another pid namespace: %q, %v", out, err)
+	var own unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &own); err != nil {
+		t.Fatal(err)
 	}
-	cmd = exec.Command(os.Args[0], "-test.run=^TestMain$")
-	cmd.Env = append(os.Environ(), connectTo+"="+filepath.Join(dir, "web", sockName))
-	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "answered\n" {
-		t.Errorf("from our own: %q, %v", out, err)
+	serve(t, "other", &fakeBox{netns: own.Ino + 1})
+	serve(t, "ours", &fakeBox{netns: own.Ino})
+	for _, row := range []struct {
+		what  string
+		box   string
+		flags uintptr
+		want  string
+	}{
+		{"from our own namespaces", "other", 0, "answered\n"},
+		{"from another network", "ours", unix.CLONE_NEWNET, "answered\n"},
+		{"from the network that is served", "ours", 0, "refused\n"},
+		{"from another pid namespace", "other", unix.CLONE_NEWPID, "refused\n"},
+		{"from another user namespace", "other", unix.CLONE_NEWUSER, "refused\n"},
+		{"out of the served network by a user namespace", "ours", unix.CLONE_NEWUSER | unix.CLONE_NEWNET, "refused\n"},
+	} {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestMain$")
+		cmd.Env = append(os.Environ(), connectTo+"="+filepath.Join(dir, row.box, sockName))
+		cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: row.flags}
+		if row.flags&unix.CLONE_NEWUSER != 0 {
+			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+		}
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != row.want {
+			t.Errorf("%s: %q, %v, want %q", row.what, out, err, row.want)
+		}
 	}
 }
 
