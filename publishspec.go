@@ -281,11 +281,11 @@ func ParseAcceptFrom(text string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(text)
 	switch {
 	case err != nil:
-		return p, fmt.Errorf("%q is not an address or a prefix such as 192.0.2.0/24", text)
+		return p, fmt.Errorf("%q: not an address or a prefix such as 192.0.2.0/24", text)
 	case p.Addr().Is4In6():
-		return p, fmt.Errorf("%q is IPv4 in another form", text)
+		return p, fmt.Errorf("%q: it is IPv4 in another form", text)
 	case p.Masked() != p:
-		return p, fmt.Errorf("%q has host bits set; did you mean %v?", text, p.Masked())
+		return p, fmt.Errorf("%q: it has host bits set; did you mean %v?", text, p.Masked())
 	}
 	return p, nil
 }

@@ -155,9 +155,12 @@ func runCampaign(t *testing.T, connections int, impair bool, seed uint64) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			rng := rand.New(rand.NewPCG(seed, uint64(i)))
-			if rng.IntN(5) == 0 {
+			switch n := rng.IntN(10); {
+			case n < 2:
 				open(gateway, netip.AddrPortFrom(gatewayAddr, 0), netip.AddrPortFrom(guestAddr, 8080), rng)
-			} else {
+			case n < 4:
+				open(gateway, anyClient(rng), netip.AddrPortFrom(guestAddr, 8080+uint16(rng.IntN(2))), rng)
+			default:
 				open(guest, netip.AddrPortFrom(guestAddr, 0), serverAddr, rng)
 			}
 		})
@@ -197,6 +200,13 @@ func late(t *testing.T, guest *Stack, connections int) {
 		guest.Dial(ctx, 0, netip.AddrPortFrom(guestAddr, 0), netip.AddrPortFrom(serverAddr.Addr(), 81))
 		cancel()
 	}
+}
+
+// anyClient is one of the clients of a published port: an address and a port
+// that are not the stack's, and that come again while they are still in use.
+func anyClient(rng *rand.Rand) netip.AddrPort {
+	addr := netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + rng.IntN(4))})
+	return netip.AddrPortFrom(addr, uint16(40000+rng.IntN(50)))
 }
 
 // runClock lets the time run, faster than it does.
