@@ -138,6 +138,39 @@ func TestAttach(t *testing.T) {
 	}
 }
 
+// TestAttachPublishes reaches a server in the namespace from outside.
+func TestAttachPublishes(t *testing.T) {
+	ns, path := foreign(t)
+	s := attach(t, path)
+	ports, err := s.Publish(t.Context(), tcpbox.Publish{Port: 8080})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := net.Dial("tcp", ports[0].Host.String()); err == nil {
+		c.Close()
+		t.Error("a port on which nobody listens inside was connected to")
+	}
+	var l int
+	err = ns.Do(func() (err error) {
+		if l, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		return errors.Join(unix.Bind(l, &unix.SockaddrInet4{Port: 8080}), unix.Listen(l, 1))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(l)
+	waitFor(t, "a connection from outside", func() (string, bool) {
+		c, err := net.Dial("tcp", ports[0].Host.String())
+		if err != nil {
+			return err.Error(), false
+		}
+		c.Close()
+		return "", true
+	})
+}
+
 func TestAttachConfig(t *testing.T) {
 	for _, row := range []struct {
 		what string

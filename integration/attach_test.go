@@ -324,6 +324,9 @@ func TestAttachIsNobodyElses(t *testing.T) {
 // TestAttachPodman serves a container that podman, as root, has made without a
 // network. Podman is no part of the check: it runs where it is installed.
 func TestAttachPodman(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes a container")
+	}
 	if _, err := exec.LookPath("podman"); err != nil {
 		t.Skip(err)
 	}

@@ -90,10 +90,10 @@ func (a *Attached) begin() (err error) {
 	}
 	fds, errs, err := a.enter(device)
 	if err != nil {
-		return fail(explainEnter(err))
+		return explainEnter(a.target, err)
 	}
 	if errs[0] != nil {
-		return fail(explainTUN(a.link.Name, errs[0]))
+		return explainTUN(a.target, a.link.Name, errs[0])
 	}
 	a.fd = fds[0]
 	return a.prepare()
@@ -112,7 +112,7 @@ func (a *Attached) look() error {
 	}
 	fds, errs, err := a.enter(errands...)
 	if err != nil {
-		return fail(explainEnter(err))
+		return explainEnter(a.target, err)
 	}
 	if errs[0] != nil {
 		return fail(errs[0], "")
@@ -133,7 +133,7 @@ func (a *Attached) look() error {
 		return fail(errors.New(without), "serve it with --no-ipv6")
 	}
 	if _, err := linkIndex(a.route, a.link.Name); err == nil {
-		return fail(inUse(a.link.Name), inUseHint)
+		return inUse(a.target, a.link.Name)
 	}
 	routes, err := defaultRoutes(a.route)
 	if err != nil {

@@ -47,34 +47,31 @@ func (b *because) Unwrap() error { return b.is }
 const notPermitted = "an ordinary user can serve a namespace that belongs to a user namespace of their own, as \"unshare -Urn\" and bwrap make it; for any other, run as root"
 
 // explainEnter makes what a person can use of an error of enter.
-func explainEnter(err error) (cause error, hint string) {
+func explainEnter(t Target, err error) error {
 	var in *enterError
-	if !errors.As(err, &in) {
-		return err, ""
+	if errors.As(err, &in) && (errors.Is(in, unix.EPERM) || errors.Is(in, unix.EINVAL)) {
+		return &AttachError{t.String(), &because{"you may not enter this namespace", in}, notPermitted}
 	}
-	if errors.Is(in, unix.EPERM) || errors.Is(in, unix.EINVAL) {
-		return &because{"you may not enter this namespace", in}, notPermitted
-	}
-	return in, ""
+	return &AttachError{t.String(), err, ""}
 }
 
-// explainTUN makes an *tun.OpenError of an errand's error.
-func explainTUN(name string, err error) (cause error, hint string) {
+// explainTUN does the same of the error of the errand that makes the device.
+func explainTUN(t Target, name string, err error) error {
 	var e *errandError
 	if !errors.As(err, &e) {
-		return err, ""
+		return &AttachError{t.String(), err, ""}
 	}
-	op := stepName(e.step)
-	open := &tun.OpenError{Op: op, Name: name, Err: e.errno}
 	if e.step == stepAttach && (e.errno == unix.EBUSY || e.errno == unix.EEXIST) {
-		return inUse(name), inUseHint
+		return inUse(t, name)
 	}
-	return open, open.Hint()
+	open := &tun.OpenError{Op: stepName(e.step), Name: name, Err: e.errno}
+	return &AttachError{t.String(), open, open.Hint()}
 }
 
 // inUse says that an interface of the name is there.
-func inUse(name string) error {
-	return &because{"the namespace has an interface " + name + " already: a tcpbox serves it", ErrInUse}
+func inUse(t Target, name string) error {
+	text := "the namespace has an interface " + name + " already: a tcpbox serves it"
+	return &AttachError{t.String(), &because{text, ErrInUse}, inUseHint}
 }
 
 const inUseHint = "a namespace is served once; see \"tcpbox ls\", and end the other one with \"tcpbox stop\""

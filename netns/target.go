@@ -46,7 +46,7 @@ func idOf(fd int) (id, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return id{}, err
 	}
-	return id{uint64(st.Dev), st.Ino}, nil
+	return id{st.Dev, st.Ino}, nil
 }
 
 func idAt(path string) (id, error) {
@@ -54,7 +54,7 @@ func idAt(path string) (id, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return id{}, err
 	}
-	return id{uint64(st.Dev), st.Ino}, nil
+	return id{st.Dev, st.Ino}, nil
 }
 
 // open opens the namespace. pidfd is that of the process, or -1. Both are the
@@ -114,8 +114,10 @@ func openNetNS(path string) (int, error) {
 		return -1, &AttachError{target, err, ""}
 	}
 	not := func() (int, error) {
-		return -1, &AttachError{target, &because{"it is not a network namespace", ErrNoNamespace},
-			"a path such as /run/netns/NAME or /proc/PID/ns/net is meant"}
+		return -1, &AttachError{
+			target, &because{"it is not a network namespace", ErrNoNamespace},
+			"a path such as /run/netns/NAME or /proc/PID/ns/net is meant",
+		}
 	}
 	if fs.Type != unix.NSFS_MAGIC {
 		return not()
