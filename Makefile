@@ -8,13 +8,15 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 
 # What the release says of itself. The time is that of the commit.
 DIST              ?= dist
+BENCH             ?= $(CURDIR)/bench.json
+ROUNDS            ?= 3
 VERSION           ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
-.PHONY: help build test race fuzz fuzz-short lint golden integration dist dist-check
+.PHONY: help build test race fuzz fuzz-short lint golden integration bench dist dist-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +45,9 @@ golden: ## rewrite the expectations of the tests that compare with files
 
 integration: ## run the tests with real namespaces and programs; needs root
 	$(GO) test -count=1 ./integration/...
+
+bench: ## measure against the kernel and the peers on PATH; needs root, and quiet
+	$(GO) test -count=1 -timeout 2h ./integration/bench -run TestBench -measure -rounds $(ROUNDS) -json $(BENCH)
 
 dist: ## build archives, packages and a container image into dist/
 	$(GO) run ./deploy/dist -version $(VERSION) -time $(SOURCE_DATE_EPOCH) -nfpm "$(NFPM)" -out $(DIST)
