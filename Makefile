@@ -1,5 +1,5 @@
 # Every target works from a fresh clone with Go alone, except: race needs a C
-# compiler, and integration needs root to show anything.
+# compiler, and integration and bench need root to show anything.
 
 GO       ?= go
 FUZZTIME ?= 10m

@@ -130,19 +130,16 @@ func (l *hostListener) take(from net.Listener) {
 		c, err := from.Accept()
 		if err != nil {
 			l.shut()
-			return
+			return // the listener was closed
 		}
 		select {
 		case l.accepted <- c:
 		case <-l.done:
-			c.(resetter).Reset()
+			_ = c.(Conn).Reset() // nobody will have it
 			return
 		}
 	}
 }
-
-// resetter is what every connection of the stack is.
-type resetter interface{ Reset() error }
 
 func (l *hostListener) shut() { l.once.Do(func() { close(l.done) }) }
 
