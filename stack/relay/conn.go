@@ -29,6 +29,12 @@ type Conn interface {
 	Reset() error
 }
 
+// Expirer is a Conn that wants to know why it is reset: where
+// Options.HalfCloseTimeout has run out, Expire is called in place of Reset.
+type Expirer interface {
+	Expire() error
+}
+
 // Watcher is a Conn that tells of the peer's RST also while nobody reads or
 // writes: when the relay waits for room on the other side, or when the peer
 // sent FIN long ago.

@@ -155,13 +155,24 @@ func (j *join) abort(by Side, end End, err error) {
 	j.over = true
 	j.failedLocked(by, end, err)
 	j.mu.Unlock()
+	reset := Conn.Reset
+	if end == ByTimeout {
+		reset = expire
+	}
 	if by == Guest {
-		j.outbound.dst.Reset()
-		j.outbound.src.Reset()
+		_ = reset(j.outbound.dst)
+		_ = reset(j.outbound.src)
 		return
 	}
-	j.inbound.dst.Reset()
-	j.inbound.src.Reset()
+	_ = reset(j.inbound.dst)
+	_ = reset(j.inbound.src)
+}
+
+func expire(c Conn) error {
+	if e, ok := c.(Expirer); ok {
+		return e.Expire()
+	}
+	return c.Reset()
 }
 
 // stop ends the join from outside. A side to which the FIN was passed on has all

@@ -395,6 +395,17 @@ func TestOtherErrors(t *testing.T) {
 	})
 }
 
+// expirer is a Conn that asks why it is reset.
+type expirer struct {
+	*relaytest.Conn
+	expired int
+}
+
+func (e *expirer) Expire() error {
+	e.expired++
+	return e.Reset()
+}
+
 func TestHalfCloseTimeout(t *testing.T) {
 	o := relay.Options{HalfCloseTimeout: 30 * time.Second}
 	t.Run("an idle half-close is reset on both sides", func(t *testing.T) {
@@ -411,6 +422,18 @@ func TestHalfCloseTimeout(t *testing.T) {
 			s.reads(s.client, "", syscall.ECONNRESET)
 			if !s.up.State().WasReset || !s.guest.State().WasReset {
 				s.t.Error("want both ends reset")
+			}
+		})
+	})
+	t.Run("who asks is told why", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			client, guest := relaytest.Pipe(0)
+			up, _ := relaytest.Pipe(0)
+			asks := &expirer{Conn: guest}
+			client.CloseWrite()
+			relay.Join(t.Context(), asks, up, o)
+			if asks.expired != 1 || !guest.State().WasReset || !up.State().WasReset {
+				t.Errorf("expired %d times, reset %v and %v", asks.expired, guest.State().WasReset, up.State().WasReset)
 			}
 		})
 	})

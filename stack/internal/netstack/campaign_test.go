@@ -100,6 +100,7 @@ var errorsOf = map[string][]string{
 	"policy stopped":            {"Aborted", "ConnectionAborted"},
 	"policy orphan":             {"Aborted"},
 	"policy time-wait reopened": {"Aborted"},
+	"policy half-close-timeout": {"Aborted"},
 }
 
 // orderedLog keeps the order in which connections appeared.

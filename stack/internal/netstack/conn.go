@@ -212,7 +212,12 @@ func (c *Conn) release() {
 }
 
 // Reset sends RST and releases the connection. After Close it does nothing.
-func (c *Conn) Reset() error {
+func (c *Conn) Reset() error { return c.reset(endNone) }
+
+// Expire is Reset, and says in the log that a half-close has lasted too long.
+func (c *Conn) Expire() error { return c.reset(endHalfClose) }
+
+func (c *Conn) reset(why ending) error {
 	if !c.closed.CompareAndSwap(false, true) {
 		return nil
 	}
@@ -222,6 +227,9 @@ func (c *Conn) Reset() error {
 		return nil
 	}
 	c.rec.released.Store(true)
+	if why != endNone {
+		c.rec.policy.CompareAndSwap(uint32(endNone), uint32(why))
+	}
 	c.rec.abort(c.stack.tracker, c.ep)
 	c.wake()
 	return nil

@@ -151,6 +151,14 @@ func TestPassiveEdges(t *testing.T) {
 			s.Reset()
 			g.expect(rstAck)
 		}, []string{"ESTABLISHED>FIN-WAIT-1 (call shutdown)", "FIN-WAIT-1>FIN-WAIT-2 (segment ACK)", "FIN-WAIT-2>CLOSED (call abort)"}, tcpstate.Closed},
+		{"expired in FIN-WAIT-2", func(t *testing.T, g *rawConn, s *Conn) {
+			s.CloseWrite()
+			g.expect(finAck)
+			g.send(ackFl, "")
+			g.g.log.waitFor(t, s.ID(), tcpstate.FinWait2)
+			s.Expire()
+			g.expect(rstAck)
+		}, []string{"ESTABLISHED>FIN-WAIT-1 (call shutdown)", "FIN-WAIT-1>FIN-WAIT-2 (segment ACK)", "FIN-WAIT-2>CLOSED (policy half-close-timeout)"}, tcpstate.Closed},
 		{"close with unread data in FIN-WAIT-2", func(t *testing.T, g *rawConn, s *Conn) {
 			s.CloseWrite()
 			g.expect(finAck)

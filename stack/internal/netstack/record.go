@@ -114,13 +114,14 @@ var callNames = [...]string{"", "shutdown", "close", "abort"}
 type ending uint32
 
 const (
-	endNone    ending = iota
-	endReopen         // a newer SYN reopens the 4-tuple (RFC 6191)
-	endOrphan         // an orphan that netstack would keep for ever
-	endStopped        // the stack is being closed
+	endNone      ending = iota
+	endReopen           // a newer SYN reopens the 4-tuple (RFC 6191)
+	endOrphan           // an orphan that netstack would keep for ever
+	endStopped          // the stack is being closed
+	endHalfClose        // half-closed and idle for too long
 )
 
-var endingNames = [...]string{"", "time-wait reopened", "orphan", "stopped"}
+var endingNames = [...]string{"", "time-wait reopened", "orphan", "stopped", "half-close-timeout"}
 
 func (r *record) state() tcpstate.State { return tcpstate.State(r.last.Load()) }
 
