@@ -90,7 +90,7 @@ func (s *Sandbox) describe(cfg *Config, addrs addressPlan) {
 		Args: append([]string{}, cfg.Args...), Started: time.Now(), PID: os.Getpid(),
 		Interface: s.inside.Device().Name(), MTU: s.inside.Device().MTU(),
 		Addresses: addrs.guests, Gateways: addrs.gateways,
-		Peers: []PeerInfo{}, Knobs: []KnobInfo{}, Policy: strings.Split(cfg.Policy.String(), "\n"), Resolvers: s.resolvers,
+		Peers: []PeerInfo{}, Knobs: []KnobInfo{}, Policy: strings.Split(cfg.Policy.String(), "\n"), Resolvers: append([]netip.AddrPort{}, s.resolvers...),
 	}
 	for i, p := range cfg.Peers {
 		in.Peers = append(in.Peers, PeerInfo{Name: p.Name, Kind: p.Kind.String(), Port: p.Port, Addresses: addrs.peers[i]})

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -182,6 +183,7 @@ func TestBadRequests(t *testing.T) {
 		{"GET", "inspect", "", http.StatusOK},
 		{"POST", "inspect", "", http.StatusMethodNotAllowed},
 		{"GET", "nothing", "", http.StatusNotFound},
+		{"GET", "%1b[31m/" + strings.Repeat("x", 4000), "", http.StatusNotFound},
 		{"POST", "stop", "{", http.StatusBadRequest},
 		{"POST", "stop", `{"grace":1}`, http.StatusBadRequest},
 		{"POST", "stop", `{"grace_ms":-1}`, http.StatusBadRequest},
@@ -197,7 +199,12 @@ func TestBadRequests(t *testing.T) {
 			t.Errorf("%s %s: %v", row.method, row.path, err)
 			continue
 		}
+		var f Failure
+		err = json.NewDecoder(resp.Body).Decode(&f)
 		resp.Body.Close()
+		if row.want != http.StatusOK && (err != nil || f.V != Version || f.Error == "" || f.Hint == "") {
+			t.Errorf("%s %s %.40s: %+v, %v", row.method, row.path, row.body, f, err)
+		}
 		if resp.StatusCode != row.want {
 			t.Errorf("%s %s %.40s: %d, want %d", row.method, row.path, row.body, resp.StatusCode, row.want)
 		}

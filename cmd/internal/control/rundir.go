@@ -18,6 +18,9 @@ var (
 
 	// ErrNotFound: no live sandbox has the name.
 	ErrNotFound = errors.New("there is no such sandbox")
+
+	// ErrInside: the runtime directory is hidden, for this is a sandbox.
+	ErrInside = errors.New("sandboxes cannot be reached from inside a sandbox")
 )
 
 const (
@@ -31,7 +34,7 @@ var override string
 // RuntimeDir returns the directory in which the caller's sandboxes have theirs,
 // and makes it if need be: /run/tcpbox for root, tcpbox in $XDG_RUNTIME_DIR or
 // else /tmp/tcpbox-UID for others. It is refused if anybody else could enter or
-// exchange it.
+// exchange it. ErrInside: this is the inside of a sandbox.
 func RuntimeDir() (string, error) {
 	uid := os.Geteuid()
 	dir := filepath.Join(os.TempDir(), "tcpbox-"+strconv.Itoa(uid))
@@ -52,6 +55,8 @@ func RuntimeDir() (string, error) {
 		return "", fmt.Errorf("control: runtime directory %q: %w", dir, err)
 	}
 	switch {
+	case isHidden(dir):
+		return "", fmt.Errorf("control: %w", ErrInside)
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
 		return "", fmt.Errorf("control: runtime directory %q is not a directory", dir)
 	case int(st.Uid) != uid:
@@ -60,6 +65,13 @@ func RuntimeDir() (string, error) {
 		return "", fmt.Errorf("control: runtime directory %q is open to others (mode %#o); close it with chmod 0700", dir, st.Mode&0o777)
 	}
 	return dir, nil
+}
+
+// isHidden says whether dir is covered as Server.Hide asks for: by a file system
+// of its own that nobody can write to.
+func isHidden(dir string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(dir, &fs) == nil && fs.Type == unix.TMPFS_MAGIC && fs.Flags&unix.ST_RDONLY != 0 && fs.Blocks <= 1
 }
 
 // An entry is one sandbox's place in the runtime directory.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,7 +76,7 @@ func (s *Server) Serve(box Box) error {
 	mux.HandleFunc("POST /v1/publish", s.publish)
 	mux.HandleFunc("POST /v1/unpublish", s.unpublish)
 	s.http = &http.Server{
-		Handler:           http.MaxBytesHandler(mux, maxBody),
+		Handler:           http.MaxBytesHandler(known(mux), maxBody),
 		ReadTimeout:       readTimeout,
 		ReadHeaderTimeout: readTimeout,
 		MaxHeaderBytes:    8 << 10,
@@ -88,6 +89,42 @@ func (s *Server) Serve(box Box) error {
 	})
 	return nil
 }
+
+// known answers what mux does not know in the form of every other answer.
+func known(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := mux.Handler(r)
+		if pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		var no refusal
+		h.ServeHTTP(&no, r)
+		hint := "the requests are in docs/control-api.md"
+		if allow := no.Header().Get("Allow"); allow != "" {
+			w.Header().Set("Allow", allow)
+			hint = "it takes " + allow
+		}
+		refuse(w, no.status, fmt.Errorf("%s %.80q: %s", r.Method, r.URL.Path, strings.ToLower(http.StatusText(no.status))), hint)
+	})
+}
+
+// refusal keeps the status and the header of an answer.
+type refusal struct {
+	header http.Header
+	status int
+}
+
+func (n *refusal) Header() http.Header {
+	if n.header == nil {
+		n.header = make(http.Header)
+	}
+	return n.header
+}
+
+func (n *refusal) WriteHeader(status int) { n.status = status }
+
+func (n *refusal) Write(p []byte) (int, error) { return len(p), nil }
 
 // Close ends all requests and gives the name back. It is safe to call twice.
 func (s *Server) Close() error {
