@@ -45,13 +45,13 @@ func checkSubnet(p netip.Prefix, want4 bool) error {
 	}
 	switch {
 	case p.Addr().Is4() != want4:
-		return fmt.Errorf("subnet%s: %v is not an IPv%s prefix", family, p, family)
+		return fmt.Errorf("--subnet%s %v: not an IPv%s prefix", family, p, family)
 	case p.Bits() > most:
-		return fmt.Errorf("subnet%s: %v is too small; it needs a prefix of at most /%d", family, p, most)
+		return fmt.Errorf("--subnet%s %v: too small; it needs a prefix of at most /%d", family, p, most)
 	case p.Masked() != p:
-		return fmt.Errorf("subnet%s: %v has host bits set; did you mean %v?", family, p, p.Masked())
+		return fmt.Errorf("--subnet%s %v: it has host bits set; did you mean %v?", family, p, p.Masked())
 	case p.Addr().IsLoopback() || p.Addr().IsMulticast() || p.Addr().IsUnspecified():
-		return fmt.Errorf("subnet%s: %v cannot be used for hosts", family, p)
+		return fmt.Errorf("--subnet%s %v: it cannot be used for hosts", family, p)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"tcpbox/netns/guest"
@@ -219,18 +220,9 @@ func (c *Config) fill() (errs []error) {
 			errs = append(errs, err)
 		}
 	}
-	for _, p := range c.Peers {
-		if p.Name == HostName {
-			bad("peer %s: the name stands for the host's loopback; choose another", p)
-		}
-	}
-	for _, h := range c.DNS.Hosts {
-		if h.Name == HostName {
-			bad("host %s: the name stands for the host's loopback; choose another", h)
-		}
-	}
+	errs = append(errs, c.checkNames()...)
 	if c.DNS.None && len(c.DNS.Servers) > 0 {
-		bad("dns none excludes dns servers")
+		bad("--dns none asks nobody, and --dns %v is to be asked; leave out one of them", c.DNS.Servers[0].Addr())
 	}
 	if c.Name == "" {
 		c.Name = NameFor(c.Args)
@@ -248,12 +240,46 @@ func (c *Config) fill() (errs []error) {
 		c.OnOutcome = func(knob.Outcome) {}
 	}
 	if len(errs) == 0 {
-		if _, err := c.plan(); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, c.checkAddresses()...)
 	}
 	if _, err := knob.Resolve(c.Knobs, (&Sandbox{host: &upstream.Host{}}).carriers()); err != nil {
 		errs = append(errs, err)
+	}
+	return errs
+}
+
+// checkNames finds names that would stand for two things.
+func (c *Config) checkNames() (errs []error) {
+	const hostName = "the name stands for the host's loopback; choose another"
+	peers := map[string]peer.Spec{}
+	for _, p := range c.Peers {
+		if p.Name == HostName {
+			errs = append(errs, fmt.Errorf("--peer %s: %s", p, hostName))
+		}
+		peers[p.Name] = p
+	}
+	for _, h := range c.DNS.Hosts {
+		if h.Name == HostName {
+			errs = append(errs, fmt.Errorf("--add-host %s: %s", h, hostName))
+		}
+		if p, ok := peers[h.Name]; ok {
+			errs = append(errs, fmt.Errorf("--add-host %s: the name stands for --peer %s; choose another", h, p))
+		}
+	}
+	return errs
+}
+
+// checkAddresses gives the addresses out, and finds a resolver that would be the
+// one that asks it.
+func (c *Config) checkAddresses() (errs []error) {
+	addrs, err := c.plan()
+	if err != nil {
+		return []error{err}
+	}
+	for _, server := range c.DNS.Servers {
+		if slices.Contains(addrs.gateways, server.Addr()) {
+			errs = append(errs, fmt.Errorf("--dns %v: it is the sandbox's own resolver; give one that the host can ask", server.Addr()))
+		}
 	}
 	return errs
 }

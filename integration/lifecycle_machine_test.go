@@ -60,7 +60,11 @@ func TestLifeUnable(t *testing.T) {
 			},
 			{
 				"in a sandbox", `$AS $TCPBOX run -- $TCPBOX run -- true`, "", 125,
-				[]string{"tcpbox: error: ", "tcpbox: hint: "},
+				[]string{"tcpbox: error: ", "tcpbox: hint: ", "in a sandbox"},
+			},
+			{
+				"in a sandbox, to others", `$AS $TCPBOX run -- $TCPBOX ls`, "", 125,
+				[]string{"tcpbox: error: sandboxes cannot be reached from inside a sandbox", "tcpbox: hint: "},
 			},
 			{
 				"the working directory is deleted", `d=$(mktemp -d); chmod 777 $d; cd $d; rmdir $d; $AS $TCPBOX run -- true`, "", 125,
@@ -68,7 +72,7 @@ func TestLifeUnable(t *testing.T) {
 			},
 			{
 				"the working directory is closed", `d=$(mktemp -d); cd $d; $AS $TCPBOX run --workdir $d -- true; e=$?; rmdir $d; exit $e`, "user", 125,
-				[]string{"tcpbox: error: ", "permission denied", "tcpbox: hint: "},
+				[]string{"tcpbox: error: ", "permission denied", "tcpbox: hint: ", "--workdir"},
 			},
 			{
 				"no directory for the control sockets", `export XDG_RUNTIME_DIR=/no/where; $AS $TCPBOX run -- sh -c 'exit 3' || { e=$?; exit $e; }`, "user", 3,

@@ -178,8 +178,8 @@ func TestRuleOrder(t *testing.T) {
 		{"the protocol", []string{"deny fd00::5/icmp"}, NetAll, ICMP, "fd00::5", "deny fd00::5/icmp", false},
 
 		{"no rule opens loopback", []string{"allow 0.0.0.0/0", "allow ::/0", "allow @host"}, NetAll, TCP, "127.0.0.1:80", "never loopback", false},
-		{"no rule opens loopback", []string{"allow ::1"}, NetAll, TCP, "[::1]:80", "never loopback", false},
-		{"no rule opens loopback", []string{"allow 127.0.0.1"}, NetAll, TCP, "[::ffff:127.0.0.1]:80", "never loopback", false},
+		{"no rule opens loopback", []string{"allow ::/127"}, NetAll, TCP, "[::1]:80", "never loopback", false},
+		{"no rule opens loopback", []string{"allow 126.0.0.0/7"}, NetAll, TCP, "[::ffff:127.0.0.1]:80", "never loopback", false},
 		{"no rule opens the unspecified address", []string{"allow 0.0.0.0"}, NetAll, TCP, "0.0.0.0:80", "never unspecified", false},
 		{"no rule opens the unspecified address", []string{"allow ::"}, NetAll, UDP, "[::]:80", "never unspecified", false},
 		{"no rule opens TCP to multicast", []string{"allow 224.0.0.0/4"}, NetAll, TCP, "224.0.0.1:80", "never tcp to multicast", false},

@@ -41,3 +41,9 @@ func hostHint(req Request) string {
 	}
 	return string(b)
 }
+
+// isLoopback reports whether the rule has a prefix and means nothing but
+// loopback.
+func (r Rule) isLoopback() bool {
+	return r.group == noGroup && r.prefix.Addr().IsLoopback() && (r.prefix.Addr().Is6() || r.prefix.Bits() >= 8)
+}

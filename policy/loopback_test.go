@@ -21,7 +21,7 @@ func TestHostLoopback(t *testing.T) {
 		{"no rule, all", NetAll, nil, TCP, "127.0.0.1:80", false, noHostRule},
 		{"no rule, all, IPv6", NetAll, nil, UDP, "[::1]:80", false, noHostRule},
 		{"an address is no @host", NetAll, []string{"allow 0.0.0.0/0"}, TCP, "127.0.0.1:80", false, noHostRule},
-		{"the loopback's prefix is no @host", NetAll, []string{"allow 127.0.0.0/8", "allow ::1"}, TCP, "[::1]:80", false, noHostRule},
+		{"the loopback's prefix is no @host", NetAll, []string{"allow 126.0.0.0/7", "allow ::/127"}, TCP, "[::1]:80", false, noHostRule},
 		{"other groups are no @host", NetAll, []string{"allow @private", "allow @public", "allow @metadata"}, TCP, "127.0.0.1:80", false, noHostRule},
 		{"allow @host", NetNone, []string{"allow @host"}, TCP, "127.0.0.1:80", true, "allow @host"},
 		{"allow @host, IPv6", NetPublic, []string{"allow @host"}, UDP, "[::1]:53", true, "allow @host"},

@@ -50,7 +50,17 @@ func ParseRule(action Action, text string) (Rule, error) {
 			return Rule{}, err
 		}
 	}
+	if action == Allow && r.isLoopback() {
+		return Rule{}, fault(text, 0, loopbackHint(r), "no rule with an address allows loopback")
+	}
 	return newRule(r), nil
+}
+
+// loopbackHint says how the host's loopback is reached instead. The guest's own
+// needs no rule.
+func loopbackHint(r Rule) string {
+	r.group = host
+	return fmt.Sprintf("for the host's: --allow %s, and connect to host.tcpbox.internal; the guest's own needs no rule", r.format())
 }
 
 // fault makes a ParseError about what stands at offset.

@@ -114,6 +114,13 @@ func TestParseRuleFaults(t *testing.T) {
 		{"@Public", 1, "not a group", "@public"},
 		{"@", 1, "not a group", "@public"},
 		{"@private/8", 1, "not a group", "@private"},
+		// Loopback.
+		{"127.0.0.1:8123", 1, "loopback", "--allow @host:8123, and connect to host.tcpbox.internal"},
+		{"127.0.0.0/8", 1, "loopback", "--allow @host,"},
+		{"127.7.0.0/16:53/udp", 1, "loopback", "--allow @host:53/udp,"},
+		{"::1", 1, "loopback", "--allow @host,"},
+		{"[::1]:80-90/tcp", 1, "loopback", "--allow @host:80-90/tcp,"},
+		{"::ffff:127.0.0.1", 1, "loopback", "--allow @host,"},
 		// Brackets.
 		{"fd00::/8:443", 9, "not a prefix length", "[fd00::/8]:443"},
 		{"fd00::/8:80-90", 9, "not a prefix length", "[fd00::/8]:80-90"},

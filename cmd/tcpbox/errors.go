@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 
 	"tcpbox"
@@ -56,13 +57,13 @@ func report(w io.Writer, err error) int {
 		return int(status)
 	}
 	for _, e := range flatten(err) {
-		fmt.Fprintf(w, "tcpbox: error: %s\n", oneLine(textOf(e)))
+		fmt.Fprintf(w, "tcpbox: error: %s\n", oneLine(shorten(textOf(e))))
 		hint := hintOf(e)
 		if hint == "" && statusOf(err) == exitUsage {
 			hint = `see "tcpbox help run"`
 		}
 		if hint != "" {
-			fmt.Fprintf(w, "tcpbox: hint: %s\n", oneLine(hint))
+			fmt.Fprintf(w, "tcpbox: hint: %s\n", oneLine(shorten(hint)))
 		}
 	}
 	var crash *tcpbox.PanicError
@@ -104,10 +105,37 @@ func textOf(err error) string {
 // strip takes away the names of packages that front an error: the person at
 // the terminal has not asked where in tcpbox it happened.
 func strip(text string) string {
-	for _, p := range []string{"tcpbox: ", "guest: ", "netns: ", "policy: ", "knob: ", "peer: ", "dns: ", "control: ", "stack: ", "tun: "} {
+	for _, p := range []string{"tcpbox: ", "guest: ", "netns: ", "policy: ", "knob: ", "peer: ", "dns: ", "control: ", "stack: ", "tun: ", "upstream: ", "lab: "} {
 		text = strings.TrimPrefix(text, p)
 	}
 	return text
+}
+
+// Words and quoted values that are longer than a path of everyday length are
+// cut to what is enough to know them by.
+const (
+	longestWord = 200
+	shortWord   = 80
+)
+
+var long = regexp.MustCompile(`"(?:[^"\\]|\\.)*"|[^\s"]+`)
+
+// shorten cuts the long words and quoted values of a text.
+func shorten(text string) string {
+	return long.ReplaceAllStringFunc(text, func(word string) string {
+		if len(word) <= longestWord {
+			return word
+		}
+		head, end := word[:shortWord], ""
+		if word[0] == '"' {
+			end = `"`
+			// Not in the middle of what an escape stands for.
+			if i := strings.LastIndexByte(head, '\\'); i >= shortWord-10 {
+				head = strings.TrimRight(head[:i], `\`)
+			}
+		}
+		return strings.ToValidUTF8(head, "") + "…" + end
+	})
 }
 
 func oneLine(s string) string { return strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") }
@@ -136,6 +164,8 @@ func hintOf(err error) string {
 		return attach.Hint
 	case errors.Is(err, tcpbox.ErrNoGuest):
 		return `start it in the namespace: "nsenter -t PID -U -n --preserve-credentials -- COMMAND"; see "tcpbox help attach"`
+	case errors.Is(err, control.ErrInside):
+		return "ask outside, where the sandbox was started"
 	case errors.As(err, &remote):
 		return remote.Hint
 	case errors.As(err, &rule):

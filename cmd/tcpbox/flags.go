@@ -217,7 +217,7 @@ func (f *runFlags) set(flag, value string) (err error) {
 
 func parseInt(text string, least, most int, what string) (int, error) {
 	n, err := strconv.Atoi(text)
-	if err != nil || n < least || n > most {
+	if err != nil || strings.Trim(text, "0123456789") != "" || n < least || n > most {
 		return 0, usagef("", "not a number from %d to %d (%s)", least, most, what)
 	}
 	return n, nil
@@ -241,8 +241,25 @@ func parsePrefix(text, family string, is func(netip.Addr) bool) (netip.Prefix, e
 // isIPv6 says whether an address is of IPv6 and of nothing else.
 func isIPv6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
 
+// longestTimeout keeps sums of durations from overflowing.
+const longestTimeout = 100 * 365 * 24 * time.Hour
+
+// isDuration says whether text is written as a duration, of any length.
+func isDuration(text string) bool {
+	_, err := time.ParseDuration(strings.Map(func(r rune) rune {
+		if '0' <= r && r <= '9' {
+			return '0'
+		}
+		return r
+	}, text))
+	return err == nil && text[0] != '-' && strings.Trim(text, "0123456789") != "" // of numbers, 0 needs no unit
+}
+
 func parseTimeout(text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
+	if d > longestTimeout || err != nil && isDuration(text) {
+		return 0, usagef(fmt.Sprintf("the longest is %dh", int(longestTimeout.Hours())), "too long")
+	}
 	if err != nil || d <= 0 {
 		return 0, usagef("a duration is written as 30s, 5m or 1h30m", "not a duration above zero")
 	}

@@ -74,7 +74,7 @@ func parseLabArgs(args []string) (a labArgs, err error) {
 				if near := nearest(name, []string{"json", "help"}); near != "" {
 					hint = fmt.Sprintf("did you mean --%s?", near)
 				}
-				return a, usagef(hint, "there is no flag --%s", name)
+				return a, usagef(hint, "there is no flag %s", oneWord(dashed(name)))
 			}
 			a.names = append(a.names, arg)
 		}
@@ -135,8 +135,31 @@ func labShow(args []string, streams Streams) error {
 	return l.Show(streams.Out, labStyle(streams.Out))
 }
 
-// exitInterrupted is what a shell gives for SIGINT.
-const exitInterrupted = 128 + int(syscall.SIGINT)
+// interrupted says that a signal ended a lab before its verdict.
+type interrupted struct{ by syscall.Signal }
+
+func (e *interrupted) Error() string {
+	return fmt.Sprintf("the lab was ended before its verdict: %v", e.by)
+}
+
+// untilSignal ends a context by the first signal that is to end a lab, with an
+// *interrupted as its cause.
+func untilSignal(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	notifyUnignored(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	go func() {
+		select {
+		case s := <-signals:
+			cancel(&interrupted{s.(syscall.Signal)}) //nolint:errcheck,forcetypeassert // on Linux every signal is one
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
+}
 
 // labRun is tcpbox lab run: 0 if all is as expected, 1 if not, 125 if nothing
 // could be measured here.
@@ -153,17 +176,18 @@ func labRun(args []string, streams Streams) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	if err := checkDescriptors(labDescriptors, "a lab"); err != nil {
+		return err
+	}
+	ctx, stop := untilSignal(context.Background())
 	defer stop()
 	progress := newProgress(streams.Err, len(l.Variants))
 	runner := lab.Runner{Stderr: streams.Err, OnRow: progress.row}
 	report, err := runner.Run(ctx, l)
 	progress.end()
 	switch {
-	case errors.Is(err, context.Canceled):
-		return exitStatus(exitInterrupted)
 	case err != nil:
-		return fmt.Errorf("the lab cannot run here: %w", err)
+		return labError(err, streams.Err)
 	case a.json:
 		err = report.WriteJSON(streams.Out)
 	default:
@@ -177,6 +201,23 @@ func labRun(args []string, streams Streams) error {
 	}
 	return nil
 }
+
+// labError is what the error of a lab's runner comes to. That a signal ended it
+// is told here.
+func labError(err error, told io.Writer) error {
+	if cut, ok := errors.AsType[*interrupted](err); ok {
+		fmt.Fprintf(told, "tcpbox: %v\n", cut)
+		return exitStatus(128 + int(cut.by)) // as a shell has it
+	}
+	return &cannotRun{err}
+}
+
+// cannotRun is a failure to make a lab's sandboxes.
+type cannotRun struct{ err error }
+
+func (e *cannotRun) Error() string { return "the lab cannot run here: " + textOf(e.err) }
+
+func (e *cannotRun) Unwrap() error { return e.err }
 
 // labStyle is how to print on a file: on a terminal, as wide as that is.
 func labStyle(f *os.File) lab.Style {

@@ -81,7 +81,8 @@ func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, erro
 		unix.CloseOnExec(fd)
 		out = os.NewFile(uintptr(fd), to)
 	default:
-		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+		// A FIFO that nobody reads would keep us waiting.
+		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NONBLOCK, 0o666)
 		if err != nil {
 			return nil, logOpenError(to, err)
 		}
@@ -120,6 +121,9 @@ func logOpenError(to string, err error) error {
 		return usagef("give the name of a file in it", "--log %q: it is a directory", to)
 	case syscall.EACCES, syscall.EPERM, syscall.EROFS:
 		return usagef("choose a file that you may write, or --log -", "--log %q: %v", to, errno)
+	}
+	if errno == syscall.ENXIO {
+		return hinted(fmt.Sprintf("--log %q: nobody reads it", to), "start the reader of the FIFO or the device first")
 	}
 	return fmt.Errorf("open the log %q: %w", to, err)
 }

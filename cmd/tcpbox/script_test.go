@@ -69,6 +69,8 @@ func TestScript(t *testing.T) {
 			env.Setenv("HELP", help)
 			env.Setenv("LC_ALL", "C")
 			env.Setenv("BELL", "\a\x1b[31m\n\xff")
+			env.Setenv("LONG", strings.Repeat("x", 100_000))
+			env.Setenv("BELLS", strings.Repeat("\a", 100_000))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // warnings is a slog.Handler that tells the person at the terminal what is worth
@@ -40,6 +41,9 @@ func (h warnings) WithGroup(string) slog.Handler { return h }
 
 // printable quotes text that holds anything a terminal might act on.
 func printable(s string) string {
+	if !utf8.ValidString(s) {
+		return strconv.Quote(s)
+	}
 	for _, r := range s {
 		if !strconv.IsPrint(r) {
 			return strconv.Quote(s)

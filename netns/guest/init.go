@@ -158,7 +158,7 @@ func (s *initState) workingDirectory() (string, error) {
 	if err != nil {
 		return "", &Error{
 			Op: "find the working directory", Err: err,
-			Hint: "the current directory is deleted or out of reach; change to another or name one for the guest",
+			Hint: "the current directory is deleted or out of reach; change to another, or name one for the guest with --workdir",
 		}
 	}
 	return string(buf[:n-1]), nil

@@ -237,6 +237,9 @@ func namespaceHint() string {
 	if sysctlIs("kernel/unprivileged_userns_clone", "0") {
 		return "the host forbids user namespaces to ordinary users: \"sudo sysctl -w kernel.unprivileged_userns_clone=1\", or run as root"
 	}
+	if os.Geteuid() == 0 {
+		return "not even root may make namespaces here: in a sandbox no other can be made, and a container needs more rights (--privileged)"
+	}
 	return "user namespaces are not allowed here; run as root, and in a container with more rights (--privileged, or --security-opt seccomp=unconfined)"
 }
 

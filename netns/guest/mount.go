@@ -64,7 +64,7 @@ func mountError(op string, err error) error {
 func maskedError(what string, err error) error {
 	e := mountError("mount a fresh "+what, err).(*Error) //nolint:errorlint // it is just made
 	if errors.Is(err, unix.EPERM) && !sysctlIs("kernel/apparmor_restrict_unprivileged_userns", "1") {
-		e.Hint = "parts of the host's " + what + " are covered by other mounts, as in a container or in another sandbox; " +
+		e.Hint = "parts of the host's " + what + " are covered by other mounts, as in a container, or in a sandbox, where no other can be made; " +
 			"run as root, or start the container with " + what + " unmasked (--security-opt systempaths=unconfined)"
 	}
 	return e

@@ -276,7 +276,7 @@ func readReport(fd int, p program) error {
 	e := &Error{Op: stageStep(f.step), Err: errno, Hint: resourceHint(errno)}
 	if f.step == stageDir {
 		e.Op += fmt.Sprintf(" %q", p.Dir)
-		e.Hint = "the directory does not exist in the sandbox, or the guest may not enter it; name another"
+		e.Hint = "the directory does not exist in the sandbox, or the guest may not enter it; name another with --workdir"
 	}
 	return e
 }

@@ -93,7 +93,7 @@ func checkName(name string) error {
 			}
 		}
 	}
-	if isLocalhost(name) {
+	if isLocalhost(name) || name == "ip6-localhost" || name == "ip6-loopback" { // as /etc/hosts has it
 		return fmt.Errorf("%q is the guest itself; choose another name", name)
 	}
 	if _, err := netip.ParseAddr(name); err == nil {

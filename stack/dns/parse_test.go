@@ -34,6 +34,8 @@ func TestParseHost(t *testing.T) {
 		{text: "-a:10.0.0.5", wantErr: "hyphen"},
 		{text: "*.example:10.0.0.5", wantErr: "'*' is not a letter"},
 		{text: "localhost:10.0.0.5", wantErr: "the guest itself"},
+		{text: "ip6-localhost:10.0.0.5", wantErr: "the guest itself"},
+		{text: "ip6-loopback:10.0.0.5", wantErr: "the guest itself"},
 		{text: "10.0.0.5:10.0.0.5", wantErr: "is an address, not a name"},
 		{text: strings.Repeat("a", 64) + ":10.0.0.5", wantErr: "at most 63"},
 		{text: strings.Repeat("a.", 130) + ":10.0.0.5", wantErr: "at most 253"},
@@ -80,6 +82,9 @@ func TestParseServer(t *testing.T) {
 		{text: "[2620:fe::9]53", wantErr: "expected :PORT"},
 		{text: "224.0.0.251", wantErr: "multicast"},
 		{text: "ff02::fb", wantErr: "multicast"},
+		{text: "0.0.0.0", wantErr: "unspecified"},
+		{text: "[::]:53", wantErr: "unspecified"},
+		{text: "255.255.255.255", wantErr: "broadcast"},
 	}
 	for _, tt := range tests {
 		got, err := ParseServer(tt.text)
@@ -109,6 +114,7 @@ func TestHostResolvers(t *testing.T) {
 		{"nameserver 127.0.0.53\noptions edns0 trust-ad\n", "127.0.0.53:53"},
 		{"nameserver 10.0.0.1\nnameserver\t10.0.0.2  # office\r\nnameserver   fd00::1", "10.0.0.1:53 10.0.0.2:53 [fd00::1]:53"},
 		{"nameserver fe80::1%eth0\n", "[fe80::1%eth0]:53"},
+		{"nameserver 0.0.0.0\nnameserver ::\n", "127.0.0.1:53 [::1]:53"},
 		// At most three, each once.
 		{"nameserver 10.0.0.1\nnameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n", "10.0.0.1:53 10.0.0.2:53 10.0.0.3:53"},
 		// Lines that glibc does not take.

@@ -66,6 +66,8 @@ func parseServer(text string) (netip.AddrPort, error) {
 	return server, checkServer(server)
 }
 
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+
 // checkServer says what keeps server from being asked.
 func checkServer(server netip.AddrPort) error {
 	switch {
@@ -75,6 +77,10 @@ func checkServer(server netip.AddrPort) error {
 		return errors.New("the port is missing")
 	case server.Addr().IsMulticast():
 		return errors.New("a multicast address is not a resolver")
+	case server.Addr().IsUnspecified():
+		return errors.New("the unspecified address is not a resolver")
+	case server.Addr() == broadcast:
+		return errors.New("the broadcast address is not a resolver")
 	case !validZone(server.Addr().Zone()):
 		return fmt.Errorf("%q is not the name of an interface", server.Addr().Zone())
 	}
@@ -149,6 +155,12 @@ func nameServer(line string) (netip.AddrPort, bool) {
 	if err != nil {
 		return netip.AddrPort{}, false
 	}
-	server := netip.AddrPortFrom(addr.Unmap(), dnsPort)
+	switch addr = addr.Unmap(); addr { // a kernel connects to the machine itself
+	case netip.IPv4Unspecified():
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case netip.IPv6Unspecified():
+		addr = netip.IPv6Loopback()
+	}
+	server := netip.AddrPortFrom(addr, dnsPort)
 	return server, checkServer(server) == nil
 }

@@ -29,13 +29,14 @@ func (s Spec) String() string {
 
 // ParseSpec reads NAME=KIND[:PORT], as in "web=http" or "db=holder:5432".
 // Without a port it is DefaultPort, for every kind. Letters of the name are
-// folded to lower case; "localhost" and addresses are no names.
+// folded to lower case, and a last dot is left out; "localhost" and addresses
+// are no names.
 func ParseSpec(text string) (Spec, error) {
 	name, rest, found := strings.Cut(text, "=")
 	if !found {
 		return Spec{}, fmt.Errorf("peer: %q: expected NAME=KIND[:PORT], such as web=http or db=holder:5432", text)
 	}
-	name = strings.ToLower(name)
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
 	if err := checkName(name); err != nil {
 		return Spec{}, fmt.Errorf("peer: %q: %w", text, err)
 	}
@@ -88,7 +89,7 @@ func checkName(name string) error {
 		}
 	}
 	last := labels[len(labels)-1]
-	if last == "localhost" {
+	if last == "localhost" || name == "ip6-localhost" || name == "ip6-loopback" { // as /etc/hosts has it
 		return fmt.Errorf("%q is the guest itself; choose another name", name)
 	}
 	if _, err := netip.ParseAddr(name); err == nil || numeric(last) {
@@ -119,7 +120,7 @@ func Check(specs []Spec) error {
 	for _, spec := range specs {
 		at := place{spec.Name, spec.Port}
 		if other, taken := first[at]; taken {
-			errs = append(errs, fmt.Errorf("peer: %s and %s want the same port; give one of them another, as in %s=%s:%d",
+			errs = append(errs, fmt.Errorf("peer: %s and %s want the same port; give one of them another, as in --peer %s=%s:%d",
 				other, spec, spec.Name, spec.Kind, nextPort(spec.Port)))
 			continue
 		}
