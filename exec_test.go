@@ -69,6 +69,9 @@ func TestLinger(t *testing.T) {
 			if in := b.Inspect(); in.GuestPID != 0 || in.InitPID == 0 {
 				t.Errorf("Inspect() shows init %d and guest %d", in.InitPID, in.GuestPID)
 			}
+			if in := b.Inspect(); in.Resolvers == nil || in.Ports == nil || in.Peers == nil || in.Knobs == nil {
+				t.Errorf("Inspect() has a nil list, which is null in JSON: %+v", in)
+			}
 			if err := end(b); err != nil {
 				t.Error(err)
 			}
