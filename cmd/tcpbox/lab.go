@@ -151,7 +151,7 @@ func untilSignal(ctx context.Context) (context.Context, func()) {
 	go func() {
 		select {
 		case s := <-signals:
-			cancel(&interrupted{s.(syscall.Signal)}) //nolint:errcheck,forcetypeassert // on Linux every signal is one
+			cancel(&interrupted{s.(syscall.Signal)}) //nolint:forcetypeassert // on Linux every signal is one
 		case <-ctx.Done():
 		}
 	}()
