@@ -452,13 +452,13 @@ func TestLinger(t *testing.T) {
 }
 
 func TestLingering(t *testing.T) {
-	start := func(script string) *Sandbox {
+	start := func(t *testing.T, script string) *Sandbox {
 		c := quiet("sh", "-c", script)
 		c.Linger = true
 		return sleeping(t, c)
 	}
 	t.Run("nobody is left", func(t *testing.T) {
-		sb := start("exit 3")
+		sb := start(t, "exit 3")
 		if st, err := sb.Wait(); err != nil || st.Code != 3 {
 			t.Errorf("Wait() = %v, %v", st, err)
 		}
@@ -469,7 +469,7 @@ func TestLingering(t *testing.T) {
 		}
 	})
 	t.Run("a command beside it", func(t *testing.T) {
-		sb := start("sleep 1000 & exit 3")
+		sb := start(t, "sleep 1000 & exit 3")
 		<-sb.Lingering()
 		c, _ := piped(t, sb, "sleep 1000")
 		if err := sb.Signal(unix.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
@@ -489,7 +489,7 @@ func TestLingering(t *testing.T) {
 		}
 	})
 	t.Run("all are signalled with the guest", func(t *testing.T) {
-		sb := start("sleep 1000 & exec sleep 1000")
+		sb := start(t, "sleep 1000 & exec sleep 1000")
 		if err := sb.SignalAll(syscall.SIGKILL); err != nil {
 			t.Error(err)
 		}
