@@ -44,6 +44,7 @@ func newApp(streams Streams) *cli.App {
 			attachCommand(streams),
 			lsCommand(streams),
 			inspectCommand(streams),
+			execCommand(streams),
 			stopCommand(streams),
 			publishCommand(streams),
 			unpublishCommand(streams),

@@ -142,7 +142,7 @@ func serveNamespace(cfg tcpbox.AttachConfig, f *attachFlags, say *speaker) error
 		tellReady(f.ready, in.Name, say)
 	}
 	unwatched := endOnRequest(box, ended, f.exit)
-	timedOut := endAfter(box, f.timeout, say)
+	timedOut := endAfter(box, box.Signal, f.timeout, say)
 	_, err = box.Wait()
 	expired := timedOut()
 	unwatched()

@@ -88,7 +88,7 @@ func completeArguments(cmd *cli.Command, text manual.Text, path string, words []
 	for i := at; i < len(words); i++ {
 		word, isLast := words[i], i == len(words)-1
 		switch {
-		case !flagsEnd && word == "--" && !isLast:
+		case word == "--" && !isLast && (!flagsEnd || path == "exec" && words[i-1] == given[0]):
 			flagsEnd = true
 		case !flagsEnd && strings.HasPrefix(word, "-") && (len(word) > 1 || isLast):
 			name, value, hasValue := strings.Cut(word, "=")

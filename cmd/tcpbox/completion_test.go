@@ -96,6 +96,9 @@ func TestComplete(t *testing.T) {
 		{"tcpbox lab show time-wait-e", "words", "time-wait-exhaustion …"},
 		{"tcpbox lab show --json time-wait-e", "words", "time-wait-exhaustion …"},
 		{"tcpbox get ", "words", ""},
+		{"tcpbox exec -", "words", "--env --workdir --tty --no-tty --help"},
+		{"tcpbox exec -w ", "dirs", ""},
+		{"tcpbox exec no-such-sandbox", "words", ""},
 
 		// Another program's command line.
 		{"tcpbox run ", "command 11", ""},
@@ -103,6 +106,9 @@ func TestComplete(t *testing.T) {
 		{"tcpbox run -- cu", "command 14", ""},
 		{"tcpbox run -- curl --he", "command 14", ""},
 		{`tcpbox run -e "A=b c" -- curl --he`, "command 25", ""},
+		{"tcpbox exec web cu", "command 16", ""},
+		{"tcpbox exec web -- cu", "command 19", ""},
+		{"tcpbox exec -e A=b web -- sh -c ", "command 26", ""},
 		{"tcpbox run --root --keep-fd 3 -- sh -c ", "command 33", ""},
 	}
 	for _, tt := range tests {

@@ -186,6 +186,7 @@ func statusOf(err error) int {
 	var config *tcpbox.ConfigError
 	var launch *tcpbox.LaunchError
 	var client *clientError
+	var remote *control.RemoteError
 	switch {
 	case errors.As(err, &usage), errors.As(err, &rule), errors.As(err, &setting), errors.As(err, &config):
 		return exitUsage
@@ -195,6 +196,8 @@ func statusOf(err error) int {
 		return exitUsage
 	case errors.As(err, &exec):
 		return exec.Status()
+	case errors.As(err, &remote) && remote.Exit != 0:
+		return remote.Exit
 	case errors.As(err, &client):
 		return 1
 	}

@@ -84,7 +84,10 @@ func (f *runFlags) list() []cli.Flag {
 	for short, name := range map[string]string{"e": "env", "w": "workdir", "u": "user"} {
 		flags = append(flags, f.words.flag(short, name))
 	}
-	return append(flags, &cli.BoolFlag{Name: "root", Destination: &f.config.Root})
+	return append(flags,
+		&cli.BoolFlag{Name: "root", Destination: &f.config.Root},
+		&cli.BoolFlag{Name: "linger", Destination: &f.config.Linger},
+	)
 }
 
 // parse turns the words into the configuration, and reports every fault.

@@ -88,10 +88,12 @@ func runBox(cfg tcpbox.Config, timeout time.Duration, say *speaker) error {
 	}
 	say.chosen(cfg.Publish, box.Inspect().Ports)
 	door.serve(box)
-	timedOut := endAfter(box, timeout, say)
+	timedOut := endAfter(box, ender(box, cfg.Linger), timeout, say)
+	unattended := attendLingering(box, say)
 	uncut := cutOnSignal(box)
 	status, err := box.Wait()
 	uncut()
+	unattended()
 	expired := timedOut()
 	switch {
 	case err != nil:
@@ -145,8 +147,9 @@ const killAfter = 5 * time.Second
 
 // endAfter ends the guest when its time is up: TERM, and KILL if that does not
 // help, also when the guest has stopped itself. The function it returns stops
-// that, and reports whether it happened.
-func endAfter(box *tcpbox.Sandbox, d time.Duration, say *speaker) (timedOut func() bool) {
+// that, and reports whether it happened to the guest: what lingers is only
+// ended.
+func endAfter(box *tcpbox.Sandbox, end func(syscall.Signal) error, d time.Duration, say *speaker) (timedOut func() bool) {
 	if d == 0 {
 		return func() bool { return false }
 	}
@@ -164,11 +167,11 @@ func endAfter(box *tcpbox.Sandbox, d time.Duration, say *speaker) (timedOut func
 		for {
 			select {
 			case <-term.C:
-				hit = !cutDelivery(box)
-				_ = box.Signal(syscall.SIGTERM)
+				hit = !cutDelivery(box) && !lingers(box)
+				_ = end(syscall.SIGTERM)
 			case <-kill.C:
-				hit = !cutDelivery(box) || hit
-				_ = box.Signal(syscall.SIGKILL)
+				hit = !cutDelivery(box) && !lingers(box) || hit
+				_ = end(syscall.SIGKILL)
 			case <-done:
 				result <- hit
 				return

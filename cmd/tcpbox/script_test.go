@@ -67,6 +67,7 @@ func TestScript(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("HELP", help)
+			env.Setenv("NAME", fmt.Sprint("script-", os.Getpid())) // of a sandbox
 			env.Setenv("LC_ALL", "C")
 			env.Setenv("BELL", "\a\x1b[31m\n\xff")
 			env.Setenv("LONG", strings.Repeat("x", 100_000))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"syscall"
 )
 
@@ -70,11 +71,22 @@ func asFault(err error) *fault {
 	var x *ExecError
 	switch {
 	case errors.As(err, &x):
-		f.Exec = x.Name
+		f.Exec, f.Text = clip(x.Name), ""
 	case errors.As(err, &e):
-		f.Op, f.Text, f.Hint = e.Op, e.Err.Error(), e.Hint
+		f.Op, f.Text, f.Hint = clip(e.Op), e.Err.Error(), e.Hint
 	}
+	f.Text = clip(f.Text)
 	return f
+}
+
+// clip shortens what a program's name or a path has made too long for a
+// message.
+func clip(text string) string {
+	const most = 4 << 10
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }
 
 // err is the inverse of asFault, but for the chain between text and errno.

@@ -140,6 +140,7 @@ func TestExecStatus(t *testing.T) {
 			{"no such command", spec{Args: []string{"no-such-command"}}, 127, "command not found"},
 			{"not executable", spec{Args: []string{"/etc/passwd"}}, 126, "permission denied"},
 			{"no such directory", spec{Args: []string{"true"}, Dir: "/no/such"}, 125, `enter the working directory "/no/such": no such file`},
+			{"too long a name", spec{Args: []string{strings.Repeat("é", 60<<10)}}, 126, "file name too long"},
 			{"too long an argument", spec{Args: []string{"true", strings.Repeat("x", 200<<10)}}, 126, "argument list too long"},
 			{"many arguments", spec{Args: append([]string{"true"}, slices.Repeat([]string{strings.Repeat("x", 100<<10)}, 10)...)}, 0, ""},
 		} {

@@ -17,6 +17,7 @@ type Box interface {
 	Stop(ctx context.Context, grace time.Duration) error
 	Publish(ctx context.Context, p tcpbox.Publish) ([]tcpbox.PortInfo, error)
 	Unpublish(p tcpbox.Publish) ([]tcpbox.PortInfo, error)
+	Exec(ctx context.Context, cfg tcpbox.ExecConfig) (*tcpbox.Command, error)
 }
 
 var _ Box = (*tcpbox.Sandbox)(nil)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -22,8 +23,9 @@ const requestTimeout = 10 * time.Second
 
 // Client reaches one sandbox.
 type Client struct {
-	name string
-	http *http.Client
+	name   string
+	socket string
+	http   *http.Client
 }
 
 // RemoteError is what a sandbox answered.
@@ -31,6 +33,7 @@ type RemoteError struct {
 	Status  int // HTTP
 	Message string
 	Hint    string
+	Exit    int // of Exec: the exit status that a shell gives, or 0
 }
 
 func (e *RemoteError) Error() string { return e.Message }
@@ -67,7 +70,7 @@ func Connect(name string) (*Client, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", e.socket())
 	}
-	return &Client{name: name, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}, nil
+	return &Client{name: name, socket: e.socket(), http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}, nil
 }
 
 // Inspect returns everything that is in force in the sandbox.
@@ -102,14 +105,19 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		var f Failure
-		if err := json.NewDecoder(resp.Body).Decode(&f); err != nil || f.Error == "" {
-			f.Error = resp.Status
-		}
-		return &RemoteError{Status: resp.StatusCode, Message: f.Error, Hint: f.Hint}
+		return failure(resp)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
 		return fmt.Errorf("control: sandbox %q answered: %w", c.name, err)
 	}
 	return nil
+}
+
+// failure is what an answer that is not a success says.
+func failure(resp *http.Response) error {
+	var f Failure
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxBody)).Decode(&f); err != nil || f.Error == "" {
+		f.Error = resp.Status
+	}
+	return &RemoteError{Status: resp.StatusCode, Message: f.Error, Hint: f.Hint}
 }

@@ -32,6 +32,10 @@ type fakeBox struct {
 
 func (b *fakeBox) Inspect() tcpbox.Info { return tcpbox.Info{Name: "web", PID: 42, NetNS: b.netns} }
 
+func (b *fakeBox) Exec(context.Context, tcpbox.ExecConfig) (*tcpbox.Command, error) {
+	return nil, b.err
+}
+
 func (b *fakeBox) Stop(_ context.Context, grace time.Duration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -286,6 +290,7 @@ func TestInsidersAreRefused(t *testing.T) {
 const connectTo = "TCPBOX_TEST_CONNECT"
 
 func TestMain(m *testing.M) {
+	tcpbox.Init()
 	if path := os.Getenv(connectTo); path != "" {
 		c, err := net.Dial("unix", path)
 		if err != nil {

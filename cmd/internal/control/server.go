@@ -29,6 +29,7 @@ type Server struct {
 	box    Box
 	log    *slog.Logger
 	http   *http.Server
+	execs  execs
 	serves sync.WaitGroup
 	once   sync.Once
 	err    error
@@ -75,8 +76,9 @@ func (s *Server) Serve(box Box) error {
 	mux.HandleFunc("POST /v1/stop", s.stop)
 	mux.HandleFunc("POST /v1/publish", s.publish)
 	mux.HandleFunc("POST /v1/unpublish", s.unpublish)
+	mux.HandleFunc("POST /v1/exec", s.exec)
 	s.http = &http.Server{
-		Handler:           http.MaxBytesHandler(known(mux), maxBody),
+		Handler:           limitBodies(known(mux)),
 		ReadTimeout:       readTimeout,
 		ReadHeaderTimeout: readTimeout,
 		MaxHeaderBytes:    8 << 10,
@@ -132,6 +134,7 @@ func (s *Server) Close() error {
 		if s.http != nil {
 			s.err = s.http.Close()
 		}
+		s.execs.close()
 		s.serves.Wait()
 		s.err = errors.Join(s.err, s.entry.remove())
 	})
@@ -160,6 +163,18 @@ func (s *Server) stop(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, struct {
 		V int `json:"v"`
 	}{Version})
+}
+
+// limitBodies bounds what a request's body may take.
+func limitBodies(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit := int64(maxBody)
+		if r.URL.Path == "/v1/exec" {
+			limit = maxExecBody
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+		h.ServeHTTP(w, r)
+	})
 }
 
 // read decodes a body strictly.
