@@ -71,14 +71,8 @@ func (s *Server) Serve(box Box) error {
 		return fmt.Errorf("control: %w", err)
 	}
 	l.SetUnlinkOnClose(false) // remove does it, with the lock held
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/inspect", s.inspect)
-	mux.HandleFunc("POST /v1/stop", s.stop)
-	mux.HandleFunc("POST /v1/publish", s.publish)
-	mux.HandleFunc("POST /v1/unpublish", s.unpublish)
-	mux.HandleFunc("POST /v1/exec", s.exec)
 	s.http = &http.Server{
-		Handler:           limitBodies(known(mux)),
+		Handler:           s.handler(),
 		ReadTimeout:       readTimeout,
 		ReadHeaderTimeout: readTimeout,
 		MaxHeaderBytes:    8 << 10,
@@ -90,6 +84,17 @@ func (s *Server) Serve(box Box) error {
 		}
 	})
 	return nil
+}
+
+// handler takes the requests of the API.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/inspect", s.inspect)
+	mux.HandleFunc("POST /v1/stop", s.stop)
+	mux.HandleFunc("POST /v1/publish", s.publish)
+	mux.HandleFunc("POST /v1/unpublish", s.unpublish)
+	mux.HandleFunc("POST /v1/exec", s.exec)
+	return limitBodies(known(mux))
 }
 
 // known answers what mux does not know in the form of every other answer.
