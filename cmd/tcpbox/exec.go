@@ -170,10 +170,10 @@ func forwardTo(cmd *control.Command, signals <-chan os.Signal, face *face) {
 		case <-cmd.Done():
 			return
 		case got := <-signals:
-			switch sig := got.(syscall.Signal); {
-			case sig == unix.SIGWINCH:
+			switch sig := got.(syscall.Signal); sig {
+			case unix.SIGWINCH:
 				face.resize()
-			case sig == unix.SIGTSTP:
+			case unix.SIGTSTP:
 				stopBoth(cmd, face)
 			default:
 				_ = cmd.Signal(sig) // an error: the connection is gone, which Wait tells
