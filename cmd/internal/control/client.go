@@ -57,14 +57,14 @@ func Connect(name string) (*Client, error) {
 	if name == "" || name == "." || name == ".." || strings.ContainsRune(name, '/') {
 		return nil, fmt.Errorf("control: %q: %w", name, ErrNotFound)
 	}
-	e, err := lock(filepath.Join(dir, name), 0)
+	e, err := probe(filepath.Join(dir, name))
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("control: %q: %w", name, ErrNotFound)
 	case err != nil:
 		return nil, err
 	case e.lock != nil:
-		return nil, errors.Join(fmt.Errorf("control: %q: %w", name, ErrNotFound), e.remove())
+		return nil, errors.Join(fmt.Errorf("control: %q: %w", name, ErrNotFound), e.bury())
 	}
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer

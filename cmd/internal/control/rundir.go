@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -86,16 +87,21 @@ func (e *entry) socket() string { return filepath.Join(e.dir, sockName) }
 // left is taken over. ErrExists: a live one has it.
 func claim(runtimeDir, name string) (*entry, error) {
 	dir := filepath.Join(runtimeDir, name)
-	for {
+	for tries := 0; ; {
 		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("control: %w", err)
 		}
-		e, err := lock(dir, os.O_CREATE)
+		e, err := lock(dir, os.O_CREATE, unix.LOCK_EX)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue // somebody has just removed what a dead one left
 		case err != nil:
 			return nil, err
+		case e.lock == nil && tries < claimTries:
+			// Who lists the sandboxes locks for a moment.
+			tries++
+			time.Sleep(claimPause)
+			continue
 		case e.lock == nil:
 			return nil, fmt.Errorf("control: %q: %w", name, ErrExists)
 		}
@@ -107,33 +113,69 @@ func claim(runtimeDir, name string) (*entry, error) {
 	}
 }
 
-// lock tries to lock an entry. An entry whose lock is nil is alive.
-func lock(dir string, flags int) (*entry, error) {
+// How often, and after how long, a lock is tried again before it is taken for
+// that of a live sandbox.
+const (
+	claimTries = 20
+	claimPause = 5 * time.Millisecond
+)
+
+// probe looks whether an entry is alive: then its lock is nil. Those who look do
+// not take each other for alive. One that is dead may be removed.
+func probe(dir string) (*entry, error) { return lock(dir, 0, unix.LOCK_SH) }
+
+// lock tries to lock an entry, in the manner how. An entry whose lock is nil is
+// locked by somebody else.
+func lock(dir string, flags, how int) (*entry, error) {
 	path := filepath.Join(dir, lockName)
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC|flags, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return &entry{dir: dir}, nil
 		}
 		return nil, fmt.Errorf("control: lock %q: %w", path, err)
 	}
-	// The file may have been removed, and made anew, between open and lock.
-	var ours, there unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &ours) != nil || unix.Stat(path, &there) != nil || ours.Ino != there.Ino {
+	e := &entry{dir: dir, lock: f}
+	if !e.isThere() {
 		f.Close()
 		return nil, fmt.Errorf("control: lock %q: %w", path, fs.ErrNotExist)
 	}
-	return &entry{dir: dir, lock: f}, nil
+	return e, nil
 }
 
-// remove gives the place up. Who holds the lock may remove the files.
+// isThere says whether the file that is locked is the entry's: it may have been
+// removed, and made anew, between open and lock.
+func (e *entry) isThere() bool {
+	var ours, there unix.Stat_t
+	return unix.Fstat(int(e.lock.Fd()), &ours) == nil && unix.Stat(filepath.Join(e.dir, lockName), &there) == nil && ours.Ino == there.Ino
+}
+
+// remove gives the place up. Who holds the lock may remove the files, and that of
+// the lock last: from then on the directory may be another's.
 func (e *entry) remove() error {
-	err := os.RemoveAll(e.dir)
+	gone := func(err error) error {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTEMPTY) {
+			return nil
+		}
+		return err
+	}
+	err := errors.Join(gone(os.Remove(e.socket())), gone(os.Remove(filepath.Join(e.dir, lockName))))
+	if err == nil {
+		err = gone(unix.Rmdir(e.dir))
+	}
 	return errors.Join(err, e.lock.Close())
+}
+
+// bury removes an entry that was found dead, unless somebody else does.
+func (e *entry) bury() error {
+	if unix.Flock(int(e.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil || !e.isThere() {
+		return e.lock.Close()
+	}
+	return e.remove()
 }
 
 // live returns the names of the sandboxes that are alive, in alphabetical
@@ -145,7 +187,7 @@ func live(runtimeDir string) ([]string, error) {
 	}
 	var names []string
 	for _, d := range dirs {
-		e, err := lock(filepath.Join(runtimeDir, d.Name()), 0)
+		e, err := probe(filepath.Join(runtimeDir, d.Name()))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			// In the making, or half removed: an empty directory is nobody's.
@@ -155,7 +197,7 @@ func live(runtimeDir string) ([]string, error) {
 		case e.lock == nil:
 			names = append(names, d.Name())
 		default:
-			if err := e.remove(); err != nil {
+			if err := e.bury(); err != nil {
 				return nil, fmt.Errorf("control: remove what a dead sandbox left: %w", err)
 			}
 		}
