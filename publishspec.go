@@ -247,8 +247,8 @@ func (p Publish) check(noIPv6 bool) *PublishError {
 	}
 	if err == nil {
 		for _, from := range p.From {
-			if !from.IsValid() {
-				err = badPublish("", "an invalid prefix says who may come")
+			if _, bad := ParseAcceptFrom(from.String()); bad != nil {
+				err = badPublish("", "who may come: %w", bad)
 			}
 		}
 	}

@@ -92,7 +92,9 @@ func TestPublishCheck(t *testing.T) {
 		{Publish{Port: 65530, Count: 10}, false, "beyond port 65535"},
 		{Publish{Port: 1, HostPort: 65530, Count: 10}, false, "beyond port 65535"},
 		{Publish{Port: 1, Count: 2000}, false, "more than 1024"},
-		{Publish{Port: 1, From: []netip.Prefix{{}}}, false, "invalid prefix"},
+		{Publish{Port: 1, From: []netip.Prefix{{}}}, false, "not an address or a prefix"},
+		{Publish{Port: 1, From: []netip.Prefix{netip.MustParsePrefix("::ffff:192.0.2.0/120")}}, false, "IPv4 in another form"},
+		{Publish{Port: 1, From: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/8")}}, false, "host bits"},
 	} {
 		err := row.p.check(row.no6)
 		if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {

@@ -73,7 +73,7 @@ func (t Target) open() (ns, pidfd int, err error) {
 	// What was opened is that of the process only if the process is still there.
 	switch {
 	case err == nil && ended(pidfd), errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH):
-		err = &AttachError{t.String(), &because{"the process has ended", ErrNoNamespace}, ""}
+		err = &AttachError{t.String(), &because{"the process has ended", ErrNoNamespace}, "see \"ps\" for those that run"}
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		err = &AttachError{t.String(), fmt.Errorf("open %s: %w", path, err), "the process is someone else's: run as its user, or as root"}
 	case err != nil:

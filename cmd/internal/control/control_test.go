@@ -192,6 +192,8 @@ func TestBadRequests(t *testing.T) {
 		{"POST", "stop", `{"grace":1}`, http.StatusBadRequest},
 		{"POST", "stop", `{"grace_ms":-1}`, http.StatusBadRequest},
 		{"POST", "stop", `{"grace_ms":1} {}`, http.StatusBadRequest},
+		{"POST", "stop", `{"grace_ms":1} ]`, http.StatusBadRequest},
+		{"POST", "stop", `{"grace_ms":18446744073710}`, http.StatusBadRequest}, // 448 µs beyond 64 bits
 		{"POST", "stop", `{"grace_ms":` + strings.Repeat("1", maxBody) + `}`, http.StatusBadRequest},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), row.method, "http://sandbox/v1/"+row.path, strings.NewReader(row.body))

@@ -156,11 +156,11 @@ func (s *Server) stop(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err, `the body is {"grace_ms": N}`)
 		return
 	}
-	grace := time.Duration(req.GraceMilliseconds) * time.Millisecond
-	if grace < 0 || grace > maxGrace {
-		refuse(w, http.StatusBadRequest, fmt.Errorf("a grace of %v", grace), "from 0 to 10 minutes")
+	if ms := req.GraceMilliseconds; ms < 0 || ms > maxGrace.Milliseconds() {
+		refuse(w, http.StatusBadRequest, fmt.Errorf("a grace of %d ms", ms), "from 0 to 600000, which is 10 minutes")
 		return
 	}
+	grace := time.Duration(req.GraceMilliseconds) * time.Millisecond
 	if err := s.box.Stop(r.Context(), grace); err != nil {
 		refuse(w, http.StatusInternalServerError, err, "")
 		return
@@ -189,7 +189,7 @@ func read(r *http.Request, into any) error {
 	if err := d.Decode(into); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if d.More() {
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return errors.New("more than one value")
 	}
 	return nil
