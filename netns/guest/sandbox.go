@@ -190,10 +190,14 @@ func (s *Sandbox) call(m message) (message, []int, error) {
 	}
 	a, ok := <-w
 	if !ok {
-		return message{}, nil, os.ErrClosed
+		return message{}, nil, errUnanswered
 	}
 	return a.m, a.fds, a.m.Fault.err()
 }
+
+// errUnanswered is that init died with a request in its hands: it may have
+// carried it out.
+var errUnanswered = fmt.Errorf("%w before it answered", os.ErrClosed)
 
 // ask sends a request to init. The reply goes to w, which must have room for
 // it, and is closed if init dies without one. note, unless nil, is told the
@@ -215,6 +219,9 @@ func (s *Sandbox) ask(m message, w chan<- answer, note func(id uint64), fds ...i
 		s.mu.Lock()
 		delete(s.waiting, m.ID)
 		s.mu.Unlock()
+		if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+			err = os.ErrClosed // init is dead, and the reader will hear of it
+		}
 		return 0, err
 	}
 	return m.ID, nil
@@ -290,12 +297,17 @@ func sendByPidfd(pidfd int, sig syscall.Signal) error {
 	}
 }
 
-// SignalAll sends a signal to every process in the sandbox but init.
+// SignalAll sends a signal to every process in the sandbox but init. It
+// succeeds also if they all end by it before init can say so. An error that
+// matches os.ErrProcessDone says that it is too late.
 func (s *Sandbox) SignalAll(sig syscall.Signal) error {
 	_, fds, err := s.call(message{Op: opSignalAll, Ints: []int{int(sig)}})
 	closeAll(fds)
-	if errors.Is(err, os.ErrClosed) {
-		err = &Error{Op: "signal", Err: os.ErrProcessDone}
+	switch {
+	case errors.Is(err, errUnanswered):
+		return nil
+	case errors.Is(err, os.ErrClosed):
+		return &Error{Op: "signal", Err: os.ErrProcessDone}
 	}
 	return err
 }
