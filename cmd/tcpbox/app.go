@@ -24,7 +24,7 @@ type Streams struct {
 // Main runs one command line and returns the exit status.
 func Main(args []string, io Streams) int {
 	app := newApp(io)
-	return report(io.Err, app.Run(args))
+	return report(io.Err, app.Run(flagsFirst(app, args)))
 }
 
 func newApp(streams Streams) *cli.App {
@@ -48,6 +48,8 @@ func newApp(streams Streams) *cli.App {
 			stopCommand(streams),
 			publishCommand(streams),
 			unpublishCommand(streams),
+			logCommand(streams),
+			statCommand(streams),
 			labCommand(streams),
 			doctorCommand(streams),
 			getCommand(streams),

@@ -109,8 +109,11 @@ func completeArguments(cmd *cli.Command, text manual.Text, path string, words []
 			return completion{kind: "command", from: i + 1}
 		case !isLast:
 			given = append(given, word)
-			flagsEnd = flagsEnd || !cmd.SkipFlagParsing // flags come before arguments
+			flagsEnd = flagsEnd || !cmd.SkipFlagParsing && !slices.Contains(flagsAnywhere, path) // flags come before arguments
 		}
+	}
+	if len(given) > 0 && slices.Contains(flagsAnywhere, path) {
+		return filterWords(given[1:], last)
 	}
 	if len(given) >= len(arguments) {
 		return completion{}

@@ -100,6 +100,22 @@ func TestComplete(t *testing.T) {
 		{"tcpbox exec -w ", "dirs", ""},
 		{"tcpbox exec no-such-sandbox", "words", ""},
 
+		// Filters.
+		{"tcpbox log ", "files", ""},
+		{"tcpbox log -", "words", "--follow --json --names --color --help"},
+		{"tcpbox log --names ", "words", "rfc netstat"},
+		{"tcpbox log --color=a", "words", "--color=auto --color=always"},
+		{"tcpbox log f.jsonl ex", "words", "exclude"},
+		{"tcpbox log f.jsonl --js", "words", "--json"},
+		{"tcpbox log --json f.jsonl state t", "words", "time-wait"},
+		{"tcpbox log f.jsonl state != t", "words", "time-wait"},
+		{"tcpbox log f.jsonl leg ", "words", "guest stack upstream"},
+		{"tcpbox log f.jsonl leg stack an", "words", "and"},
+		{"tcpbox log f.jsonl dport ", "words", ""},
+		{"tcpbox stat f.jsonl from sync", "words", "synchronized"},
+		{"tcpbox stat ", "files", ""},
+		{"tcpbox stat f.jsonl not stat", "words", "state"},
+
 		// Another program's command line.
 		{"tcpbox run ", "command 11", ""},
 		{"tcpbox run --net none cu", "command 22", ""},

@@ -243,3 +243,30 @@ func BenchmarkFilter(b *testing.B) {
 		f.Match(r)
 	}
 }
+
+func BenchmarkReader(b *testing.B) {
+	line := AppendJSON(nil, testRecord())
+	r := NewReader(&repeated{text: line})
+	b.SetBytes(int64(len(line)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Next(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// repeated is a text without an end.
+type repeated struct {
+	text []byte
+	at   int
+}
+
+func (r *repeated) Read(b []byte) (n int, err error) {
+	for n < len(b) {
+		m := copy(b[n:], r.text[r.at:])
+		n += m
+		r.at = (r.at + m) % len(r.text)
+	}
+	return n, nil
+}

@@ -49,6 +49,9 @@ type Line struct {
 	// ASCII avoids other characters, for terminals whose locale is not UTF-8.
 	ASCII bool
 
+	// Netstat spells states as netstat(8) does, SYN_RECV for SYN-RECEIVED.
+	Netstat bool
+
 	// Location is the time zone of the times. Nil means the local one.
 	Location *time.Location
 }
@@ -93,14 +96,21 @@ func (l Line) Append(b []byte, r statelog.Record) []byte {
 	d.text(" ")
 	d.left(r.Leg.String(), legWidth+1)
 	d.color(faint)
-	d.left(r.From.String(), stateWidth)
+	d.left(d.state(r.From), stateWidth)
 	d.arrow()
 	d.plain()
 	d.color(stateColor(r.To))
-	d.text(r.To.String())
+	d.text(d.state(r.To))
 	d.plain()
 	d.tail(r)
 	return d.end()
+}
+
+func (l Line) state(s tcpstate.State) string {
+	if l.Netstat {
+		return s.Netstat()
+	}
+	return s.String()
 }
 
 // tail draws what stands behind the states: age, cause and addresses, or what

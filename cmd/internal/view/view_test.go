@@ -54,6 +54,7 @@ func TestGolden(t *testing.T) {
 		{"120", Line{Width: 120}},
 		{"color", Line{Width: 120, Color: true}},
 		{"ascii", Line{Width: 80, ASCII: true}},
+		{"netstat", Line{Width: 120, Netstat: true}},
 	} {
 		tt.line.Location = time.UTC
 		got := tt.line.Header(nil)
