@@ -13,9 +13,9 @@ import (
 // address as its client. network is "tcp", "tcp4" or "tcp6". address is ":PORT",
 // for whichever of the guest's addresses listens, IPv4 first, or one of the
 // guest's addresses with a port. What listens on the guest's own loopback only
-// is not reached. When the guest has ended, so does a dial. The error is a
-// *net.OpError and matches the errno that a connect would return; ECONNREFUSED:
-// nobody listens.
+// is not reached. When the guest has ended, so does a dial, with ErrEnded. The
+// error is a *net.OpError and matches the errno that a connect would return;
+// ECONNREFUSED: nobody listens.
 //
 // The connection is a stack.Conn: it has CloseWrite, and Reset, which sends RST.
 func (s *Sandbox) Dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -24,11 +24,16 @@ func (s *Sandbox) Dial(ctx context.Context, network, address string) (net.Conn, 
 	go func() {
 		select {
 		case <-s.inside.Done():
-			cancel(errors.New("the sandbox has ended"))
+			cancel(ErrEnded)
 		case <-ctx.Done():
 		}
 	}()
 	targets, err := s.targets(network, address)
+	select {
+	case <-s.inside.Done():
+		targets, err = nil, errors.Join(err, ErrEnded)
+	default:
+	}
 	var errs []error
 	for _, dst := range targets {
 		c, err := s.gateway.Dial(ctx, s.gatewayFor(dst.Addr()), dst)
@@ -36,7 +41,8 @@ func (s *Sandbox) Dial(ctx context.Context, network, address string) (net.Conn, 
 			return c, nil
 		}
 		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+			errs = []error{cause}
+			break
 		}
 		errs = append(errs, err)
 	}

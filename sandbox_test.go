@@ -253,9 +253,12 @@ func TestDialEndsWithTheGuest(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, address := range []string{":7", "198.18.0.2:7", "[fd74:6370:626f:78::2]:7"} {
-		if c, err := b.Dial(t.Context(), "tcp", address); err == nil {
+		switch c, err := b.Dial(t.Context(), "tcp", address); {
+		case err == nil:
 			c.Close()
 			t.Errorf("Dial(%s) succeeded after the guest's end", address)
+		case !errors.Is(err, tcpbox.ErrEnded):
+			t.Errorf("Dial(%s) after the guest's end: %v", address, err)
 		}
 	}
 }

@@ -62,7 +62,7 @@ var (
 	ErrInUse        = netns.ErrInUse        // it has a network already
 )
 
-// ErrEnded is matched by the error of Sandbox.Exec when the sandbox has ended,
-// and by that of Command.Wait when the sandbox has ended before the command,
-// which was killed by that.
+// ErrEnded is matched by the error of Sandbox.Exec and Sandbox.Dial when the
+// sandbox has ended, and by that of Command.Wait when the sandbox has ended before
+// the command, which was killed by that.
 var ErrEnded = guest.ErrEnded
