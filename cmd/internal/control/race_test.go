@@ -28,7 +28,7 @@ func TestListsWhileSandboxesBeginAndEnd(t *testing.T) {
 			}
 		})
 	}
-	for range 2000 {
+	for range 500 {
 		e, err := claim(dir, "box")
 		if err != nil {
 			t.Fatal(err)
