@@ -56,7 +56,7 @@ func (f *follower) Read(b []byte) (int, error) {
 		if f.at += int64(n); n > 0 {
 			return n, nil
 		}
-		if err != nil && err != io.EOF { //nolint:errorlint // ReadAt returns it as it is
+		if err != nil && err != io.EOF {
 			return 0, err
 		}
 		time.Sleep(followEvery)

@@ -40,7 +40,7 @@ func openRecording(name string, streams Streams) (*recording, error) {
 			err = syscall.EISDIR
 		}
 		if err != nil {
-			f.Close() //nolint:errcheck,gosec // nothing was written
+			f.Close() //nolint:gosec // nothing was written
 		}
 	}
 	if err != nil {
@@ -105,7 +105,7 @@ func (r *recording) damaged(line *statelog.LineError) {
 // end closes the recording and says whether it was one.
 func (r *recording) end() error {
 	if r.opened {
-		r.file.Close() //nolint:errcheck,gosec // nothing was written
+		r.file.Close() //nolint:gosec // nothing was written
 	}
 	if r.bad > maxDamageTold {
 		fmt.Fprintf(r.errs, "tcpbox: warning: %s: %d damaged lines in all\n", printable(r.name), r.bad)

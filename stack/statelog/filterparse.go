@@ -2,7 +2,6 @@ package statelog
 
 import (
 	"fmt"
-
 	"strings"
 
 	"tcpbox/stack/tcpstate"
