@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,9 +15,10 @@ import (
 )
 
 var (
-	full   = flag.Bool("measure", false, "measure in full: several rounds, and print the table")
-	rounds = flag.Int("rounds", 3, "how many rounds, with -measure")
-	output = flag.String("json", "", "write the samples to this file, with -measure")
+	full    = flag.Bool("measure", false, "measure in full: several rounds, and print the table")
+	rounds  = flag.Int("rounds", 3, "how many rounds, with -measure")
+	without = flag.String("without", "", "ways to leave out, separated by commas, with -measure")
+	output  = flag.String("samples", "", "write the samples to this file, with -measure")
 )
 
 // The binary is also the server and the guest, by its first argument.
@@ -101,6 +104,9 @@ func TestBench(t *testing.T) {
 	var present []way
 	for _, y := range ways() {
 		version, ok := y.available()
+		if slices.Contains(strings.Split(*without, ","), y.name) {
+			ok = false
+		}
 		if !ok {
 			report.Missing = append(report.Missing, y.name)
 			continue

@@ -58,7 +58,7 @@ func (r *report) table() string {
 		fmt.Fprintf(&b, "%s %s\n", y.Name, y.Version)
 	}
 	for _, name := range r.Missing {
-		fmt.Fprintf(&b, "%s is not installed and is left out\n", name)
+		fmt.Fprintf(&b, "%s is left out\n", name)
 	}
 	b.WriteString("\n| |")
 	for _, y := range r.Ways {
@@ -127,7 +127,7 @@ m
 veth 
 tcpbox 
 other 1.0
-absent is not installed and is left out
+absent is left out
 
 | | veth | tcpbox | other |
 |---|---:|---:|---:|
