@@ -57,11 +57,10 @@ type forwarder struct {
 	done     chan struct{}
 	terminal *terminal // nil without one
 
-	lingers bool             // the guest has exited
-	stopped bool             // this process has stopped itself, for the guest has
-	woken   <-chan time.Time // when what continued this process counts as the guest's continuation
-	resumed time.Time        // when it was last continued after that
-	handler *sigaction       // the runtime's for lifted, while it is not in place
+	lingers bool       // the guest has exited
+	stopped bool       // this process has stopped itself, for the guest has
+	resumed time.Time  // when it was last continued after that
+	handler *sigaction // the runtime's for lifted, while it is not in place
 	lifted  syscall.Signal
 }
 
@@ -84,8 +83,6 @@ func (f *forwarder) run() {
 			return
 		case sig := <-f.signals:
 			f.signal(sig.(syscall.Signal))
-		case <-f.woken:
-			f.resume()
 		case m, open := <-events:
 			switch {
 			case !open:
@@ -115,10 +112,7 @@ func (f *forwarder) signal(sig syscall.Signal) {
 		return // the guest has had it
 	case unix.SIGCONT:
 		if f.stopped {
-			// It may be a message that woke this process, or the guest may have
-			// been continued with it and stopped again: the messages tell.
-			// Without any the guest is to be continued.
-			f.woken = time.After(sameSignal)
+			f.resume()
 			return
 		}
 		if time.Since(f.resumed) < lately {
@@ -135,7 +129,6 @@ func (f *forwarder) signal(sig syscall.Signal) {
 // somebody else's doing. So it has the kernel send it SIGCONT when init sends
 // a message (fcntl(2), F_SETSIG).
 func (f *forwarder) suspend(sig syscall.Signal) {
-	f.unlift()
 	_, guest := f.s.Pids()
 	f.s.ch.wakeBy(unix.SIGCONT)
 	if len(f.s.events) > 0 || !isStopped(guest) {
@@ -179,21 +172,16 @@ func (f *forwarder) resume() {
 	if !f.stopped {
 		return
 	}
+	f.stopped = false
 	f.resumed = time.Now()
 	f.s.ch.wakeBy(0)
-	f.unlift()
-	f.terminal.noteFront()
-	f.terminal.giveBack()
-	f.s.ch.send(message{Op: opResume})
-}
-
-// unlift undoes suspend as far as this process goes.
-func (f *forwarder) unlift() {
-	f.stopped, f.woken = false, nil
 	if f.handler != nil {
 		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(f.lifted), uintptr(unsafe.Pointer(f.handler)), 0, 8, 0, 0)
 		f.handler = nil
 	}
+	f.terminal.noteFront()
+	f.terminal.giveBack()
+	f.s.ch.send(message{Op: opResume})
 }
 
 // wakeBy makes the kernel send a signal to this process whenever the channel
