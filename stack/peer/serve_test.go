@@ -100,7 +100,7 @@ func TestDiscardClosesAfterFIN(t *testing.T) {
 	}
 }
 
-func TestSourceOutlivesFIN(t *testing.T) {
+func TestSourceGoesOnAfterFIN(t *testing.T) {
 	conn := dial(t, start(t, Source))
 	conn.Write([]byte("more!"))
 	conn.CloseWrite()

@@ -97,7 +97,7 @@ func TestExplain(t *testing.T) {
 		{"an /etc that it refuses", func(f *facts) { f.probe[stepOverlay] = unix.EINVAL }, "overlay", Warning, "refused: invalid argument", ""},
 		{"a kernel that ends no socket", func(f *facts) { f.probe[stepDestroy] = unix.EOPNOTSUPP }, "sock-diag", Warning, "does not end them", "CONFIG_INET_DIAG_DESTROY"},
 		{"a kernel that shows no socket", func(f *facts) { f.probe[stepDiag] = unix.ENOENT }, "sock-diag", Warning, "shows no TCP sockets", "modprobe"},
-		{"a kernel without Landlock", func(f *facts) { f.landlock = unix.ENOSYS }, "landlock", Warning, "function not implemented", ""},
+		{"a kernel without Landlock", func(f *facts) { f.landlock = unix.ENOSYS }, "landlock", Warning, unix.ENOSYS.Error(), ""},
 		{"a kernel without BTF", func(f *facts) { f.btf = unix.ENOENT }, "btf", Warning, "no such file", ""},
 		{"a kernel without the delay", func(f *facts) { f.probe[stepReuse] = unix.ENOENT }, "tw-reuse-delay", Warning, "does not have it", "6.14"},
 		{"IPv6 is blocked by a route", func(f *facts) { f.route6 = unix.EACCES }, "ipv6", Warning, "permission denied", ""},
