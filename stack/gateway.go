@@ -75,6 +75,10 @@ type Config struct {
 	// Sink takes every TCP state transition; see tcpstate.Sink.
 	Sink tcpstate.Sink
 
+	// Numbers are those of the sandbox's connections. Nil means that the
+	// Gateway alone gives them.
+	Numbers *tcpstate.Numbers
+
 	// Log gets what happens to single flows, at level debug. Nil discards.
 	Log *slog.Logger
 }
@@ -152,7 +156,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	ns, err := netstack.New(netstack.Config{
-		Device: cfg.Device, Addrs: cfg.Addrs, Guest: cfg.Guest, Sink: cfg.Sink,
+		Device: cfg.Device, Addrs: cfg.Addrs, Guest: cfg.Guest, Sink: cfg.Sink, Numbers: cfg.Numbers,
 		OnSYN: g.serve, OnUDP: g.onUDP, OwnUDP: g.ownUDP, OnEcho: g.onEcho, OnNoPort: g.onNoPort,
 	})
 	if err != nil {

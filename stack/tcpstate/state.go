@@ -2,8 +2,9 @@
 // shares: the eleven states of RFC 9293, which of them may follow which, the
 // three legs of a connection, and the Transition that records one change.
 //
-// It is a leaf: it imports nothing of tcpbox and anyone may import it. It
-// holds words, not behaviour; the embedded stack produces transitions (package
+// It is a leaf: it imports nothing of tcpbox and anyone may import it. But for
+// Numbers, by which the legs agree which connection they speak of, it holds
+// words, not behaviour; the embedded stack produces transitions (package
 // stack), the state log writes them down (package statelog).
 package tcpstate
 

@@ -12,6 +12,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"tcpbox/stack/tcpstate"
 )
 
 // forwarderLimit is far above what admission lets through: gVisor's forwarder
@@ -317,7 +319,7 @@ func (a *admission) handler(fr *tcp.ForwarderRequest) {
 	}
 	r := &Request{
 		stack: a.stack, fr: fr, id: id, pending: p,
-		conn: a.stack.tracker.newConn(), src: remoteOf(id), dst: localOf(id),
+		conn: a.stack.tracker.numbers.Begin(tcpstate.Stack, remoteOf(id), localOf(id), p.seq), src: remoteOf(id), dst: localOf(id),
 	}
 	defer r.Drop() // if OnSYN has not ended it
 	a.stack.onSYN(r)

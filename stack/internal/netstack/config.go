@@ -65,6 +65,10 @@ type Config struct {
 	// tcpstate.Sink. Nil means that no one asks.
 	Sink tcpstate.Sink
 
+	// Numbers are those of the sandbox's connections. Nil means that the Stack
+	// alone gives them.
+	Numbers *tcpstate.Numbers
+
 	// SYNBacklog is the largest number of half-open handshakes, that is of
 	// endpoints in SYN-RECEIVED. Zero means DefaultSYNBacklog.
 	SYNBacklog int

@@ -16,7 +16,7 @@ import (
 
 // NewConn returns a number for a connection that Dial is to open, for whoever
 // has something to tell about it first.
-func (s *Stack) NewConn() tcpstate.Conn { return s.tracker.newConn() }
+func (s *Stack) NewConn() tcpstate.Conn { return s.tracker.numbers.Next() }
 
 // Dial opens a connection to the guest from src, whose port may be zero to let
 // the stack pick one. It returns when the handshake is complete, and an errno
@@ -28,7 +28,7 @@ func (s *Stack) Dial(ctx context.Context, conn tcpstate.Conn, src, dst netip.Add
 	}
 	defer s.admission.running.Done()
 	if conn == 0 {
-		conn = s.tracker.newConn()
+		conn = s.tracker.numbers.Next()
 	}
 	wq := new(waiter.Queue)
 	tep, terr := s.ns.NewEndpoint(tcp.ProtocolNumber, netProtoOf(dst.Addr()), wq)
@@ -107,8 +107,9 @@ func (t *tracker) unexpect(r *record) {
 	t.forget(r)
 }
 
-// bind gives the record of an active open its tuple, when its SYN leaves.
-func (t *tracker) bind(id gvstack.TransportEndpointID, ep *tcp.Endpoint) *record {
+// bind gives the record of an active open its tuple, when its SYN leaves, whose
+// sequence number is iss.
+func (t *tracker) bind(id gvstack.TransportEndpointID, ep *tcp.Endpoint, iss uint32) *record {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.expected[ep]
@@ -120,5 +121,6 @@ func (t *tracker) bind(id gvstack.TransportEndpointID, ep *tcp.Endpoint) *record
 	r.tuple, r.local, r.remote, r.bound = id, localOf(id), remoteOf(id), true
 	r.mu.Unlock()
 	t.records[id] = r
+	t.numbers.Bind(r.id, tcpstate.Stack, r.remote, r.local, iss)
 	return r
 }

@@ -71,7 +71,7 @@ func New(cfg Config) (*Stack, error) {
 		s.clock = tcpip.NewStdClock()
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.tracker = newTracker(s.clock, cfg.Sink, s.timeWait)
+	s.tracker = newTracker(s.clock, cfg.Sink, s.timeWait, cfg.Numbers)
 	s.tracker.unpark = s.redeliver
 	if cfg.MaxPending == 0 {
 		cfg.MaxPending = DefaultMaxPending
@@ -241,7 +241,7 @@ func (s *Stack) sweepOnce() {
 // Listening logs that a host inside the stack listens on local, and returns
 // what logs that it has ended.
 func (s *Stack) Listening(local netip.AddrPort) (ended func()) {
-	return s.tracker.listening(s.tracker.newConn(), tcpstate.Transition{Local: local})
+	return s.tracker.listening(s.tracker.numbers.Next(), tcpstate.Transition{Local: local})
 }
 
 // ListenUDP opens a socket on one of the stack's addresses.

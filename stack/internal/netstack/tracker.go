@@ -35,6 +35,8 @@ type tracker struct {
 	sink  tcpstate.Sink
 	tw    *timeWaitOptions
 
+	numbers *tcpstate.Numbers
+
 	mu      sync.RWMutex
 	records map[gvstack.TransportEndpointID]*record
 	live    map[*record]struct{}
@@ -43,14 +45,16 @@ type tracker struct {
 	// unpark gets the SYN that waited for a record's end.
 	unpark func([]byte)
 
-	stopping   atomic.Bool // resets are policy
-	nextConn   atomic.Uint64
+	stopping   atomic.Bool   // resets are policy
 	connecting atomic.Int32  // active opens that pick their port now
 	unknown    atomic.Uint64 // segments of endpoints that have no record; a defect
 	swept      atomic.Uint64 // changes that only the sweeper found; a defect
 }
 
-func newTracker(clock tcpip.Clock, sink tcpstate.Sink, tw *timeWaitOptions) *tracker {
+func newTracker(clock tcpip.Clock, sink tcpstate.Sink, tw *timeWaitOptions, numbers *tcpstate.Numbers) *tracker {
+	if numbers == nil {
+		numbers = new(tcpstate.Numbers)
+	}
 	if sink == nil {
 		sink = func(tcpstate.Transition) {}
 	}
@@ -58,14 +62,12 @@ func newTracker(clock tcpip.Clock, sink tcpstate.Sink, tw *timeWaitOptions) *tra
 		clock:    clock,
 		sink:     sink,
 		tw:       tw,
+		numbers:  numbers,
 		records:  make(map[gvstack.TransportEndpointID]*record),
 		live:     make(map[*record]struct{}),
 		expected: make(map[*tcp.Endpoint]*record),
 	}
 }
-
-// newConn returns the number of the next connection, from 1.
-func (t *tracker) newConn() tcpstate.Conn { return tcpstate.Conn(t.nextConn.Add(1)) }
 
 // track begins a record for the connection id. The endpoint may be unknown
 // yet; its queue must be watched with watch before it can change its state.
@@ -251,7 +253,7 @@ func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.Netwo
 	case r != nil && r.ep.Load() == nil:
 		r.ep.Store(ep)
 	case r == nil || r.ep.Load() != ep:
-		if r = t.bind(id, ep); r == nil {
+		if r = t.bind(id, ep, tcpHdr.SequenceNumber()); r == nil {
 			t.unknown.Add(1)
 			return
 		}
