@@ -21,7 +21,7 @@ func (c *Config) readers() func([]statelog.Item) {
 	}
 	return func(items []statelog.Item) {
 		for i := range items {
-			if items[i].Dropped == 0 {
+			if items[i].Dropped == 0 && items[i].Facts == nil {
 				c.OnTransition(items[i].Transition)
 			}
 		}

@@ -142,6 +142,9 @@ func (k *keeper) paths() map[tcpstate.Conn]string {
 	m := map[tcpstate.Conn]string{}
 	for _, it := range k.items {
 		tr := it.Transition
+		if tr.Leg != tcpstate.Stack {
+			continue
+		}
 		if m[tr.Conn] == "" {
 			m[tr.Conn] = tr.From.String()
 		}

@@ -68,6 +68,9 @@ func (s *Stat) Add(r *statelog.Record) {
 		s.dropped += r.Dropped
 		return
 	}
+	if r.Facts != nil {
+		return
+	}
 	if s.filter.Match(r) {
 		s.records++
 		s.addCause(r.Cause)

@@ -21,6 +21,11 @@ func AppendJSON(b []byte, r Record) []byte {
 	}
 	b = append(b, `,"conn":`...)
 	b = strconv.AppendUint(b, uint64(r.Conn), 10)
+	if r.Facts != nil {
+		b = append(b, `,"facts":{`...)
+		b = appendFacts(b, r.Facts)
+		return append(b, "}}\n"...)
+	}
 	b = append(b, `,"leg":"`...)
 	b = append(b, r.Leg.String()...)
 	b = append(b, `","local":`...)

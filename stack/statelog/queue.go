@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/bits"
 	"sync/atomic"
+	"time"
 
 	"tcpbox/stack/tcpstate"
 )
@@ -54,12 +55,21 @@ const (
 	missedMask    = closedBit - 1
 )
 
-// slot holds one transition. turn is its position when a producer may fill it,
+// slot holds one transition, or facts. turn is its position when a producer may fill it,
 // position+1 when the consumer may take it.
 type slot struct {
 	turn   atomic.Uint32
 	missed uint32 // how many were dropped just before this one
+	facts  *tcpstate.Facts
 	t      tcpstate.Transition
+}
+
+// time is when what the slot holds happened.
+func (s *slot) time() time.Time {
+	if s.facts != nil {
+		return s.facts.Time
+	}
+	return s.t.Time
 }
 
 // NewQueue returns a Queue of at least capacity items. Zero or less means
@@ -84,7 +94,13 @@ func newQueueAt(capacity int, start uint32) *Queue {
 
 // Push appends t, or counts it as dropped if the queue is full or closed. It is
 // a tcpstate.Sink.
-func (q *Queue) Push(t tcpstate.Transition) {
+func (q *Queue) Push(t tcpstate.Transition) { q.push(&t, nil) }
+
+// PushFacts is Push for facts, which are the queue's from then on. It is a
+// tcpstate.FactsSink.
+func (q *Queue) PushFacts(f *tcpstate.Facts) { q.push(nil, f) }
+
+func (q *Queue) push(t *tcpstate.Transition, f *tcpstate.Facts) {
 	for {
 		tail := q.tail.Load()
 		if tail&closedBit != 0 {
@@ -97,7 +113,9 @@ func (q *Queue) Push(t tcpstate.Transition) {
 		case ahead == 0:
 			if q.tail.CompareAndSwap(tail, uint64(position+1)<<positionShift) {
 				s.missed = uint32(tail & missedMask)
-				s.t = t
+				if s.facts = f; f == nil {
+					s.t = *t
+				}
 				s.turn.Store(position + 1)
 				q.rouse()
 				return
@@ -176,9 +194,14 @@ func (q *Queue) take(batch []Item) []Item {
 			break
 		}
 		if s.missed > 0 {
-			batch = append(batch, Item{Dropped: uint64(s.missed), Transition: tcpstate.Transition{Time: s.t.Time}})
+			batch = append(batch, Item{Dropped: uint64(s.missed), Transition: tcpstate.Transition{Time: s.time()}})
 		}
-		batch = append(batch, Item{Transition: s.t})
+		if s.facts != nil {
+			batch = append(batch, Item{Facts: s.facts})
+			s.facts = nil
+		} else {
+			batch = append(batch, Item{Transition: s.t})
+		}
 		s.turn.Store(q.head + uint32(len(q.slots)))
 		q.head++
 	}

@@ -96,6 +96,7 @@ type fields struct {
 	Sandbox *string          `json:"sandbox"`
 	Dropped *uint64          `json:"dropped"`
 	Conn    *tcpstate.Conn   `json:"conn"`
+	Facts   *factsJSON       `json:"facts"`
 	Leg     *tcpstate.Leg    `json:"leg"`
 	Local   *netip.AddrPort  `json:"local"`
 	Remote  *netip.AddrPort  `json:"remote"`
@@ -149,11 +150,11 @@ func Parse(line []byte) (Record, error) {
 
 // record checks that the right fields are there and returns the record.
 func (f *fields) record() (Record, error) {
-	transition := []struct {
+	type field struct {
 		name  string
 		there bool
-	}{
-		{"conn", f.Conn != nil},
+	}
+	transition := []field{
 		{"leg", f.Leg != nil},
 		{"local", f.Local != nil},
 		{"remote", f.Remote != nil},
@@ -174,7 +175,7 @@ func (f *fields) record() (Record, error) {
 		return Record{}, fmt.Errorf("\"time\": the year %d cannot be written", y) // RFC 3339, section 1
 	}
 	if f.Dropped != nil {
-		for _, field := range transition {
+		for _, field := range append(transition, field{"conn", f.Conn != nil}, field{"facts", f.Facts != nil}) {
 			if field.there {
 				return Record{}, fmt.Errorf("%q has no place beside \"dropped\"", field.name)
 			}
@@ -184,15 +185,29 @@ func (f *fields) record() (Record, error) {
 		}
 		return rec, nil
 	}
+	if f.Conn == nil {
+		return Record{}, missing("conn")
+	}
+	rec.Conn = *f.Conn
+	if f.Facts != nil {
+		for _, field := range transition {
+			if field.there {
+				return Record{}, fmt.Errorf("%q has no place beside \"facts\"", field.name)
+			}
+		}
+		var err error
+		rec.Facts, err = f.Facts.facts(rec.Time, rec.Conn)
+		return rec, err
+	}
 	for _, field := range transition {
 		if !field.there {
 			return Record{}, missing(field.name)
 		}
 	}
-	rec.Conn, rec.Leg, rec.Local, rec.Remote = *f.Conn, *f.Leg, *f.Local, *f.Remote
+	rec.Leg, rec.Local, rec.Remote = *f.Leg, *f.Local, *f.Remote
 	rec.From, rec.To, rec.Cause, rec.Source = tcpstate.State(*f.From), tcpstate.State(*f.To), *f.Cause, *f.Source
 	var err error
-	rec.Age, err = parseSeconds(f.Age.String())
+	rec.Age, err = parseSeconds("age", f.Age.String())
 	return rec, err
 }
 
@@ -200,7 +215,7 @@ func missing(field string) error { return fmt.Errorf("%q is missing", field) }
 
 // parseSeconds reads a JSON number of seconds. Nine decimals are kept exactly;
 // others that tools make of them, such as 1.2e-05, as exactly as a float64 is.
-func parseSeconds(text string) (time.Duration, error) {
+func parseSeconds(field, text string) (time.Duration, error) {
 	whole, fraction, _ := strings.Cut(strings.TrimPrefix(text, "-"), ".")
 	seconds, err := strconv.ParseUint(whole, 10, 64)
 	if err != nil || len(fraction) > 9 || strings.ContainsAny(fraction, "eE") {
@@ -208,16 +223,16 @@ func parseSeconds(text string) (time.Duration, error) {
 		if ns := math.Round(float * 1e9); err == nil && math.Abs(ns) < math.MaxInt64 {
 			return time.Duration(ns), nil
 		}
-		return 0, fmt.Errorf("\"age\": %q is out of range", text)
+		return 0, fmt.Errorf("%q: %q is out of range", field, text)
 	}
 	ns := uint64(0)
 	if fraction != "" {
 		if ns, err = strconv.ParseUint((fraction + "00000000")[:9], 10, 64); err != nil {
-			return 0, fmt.Errorf("\"age\": %q is not a number", text)
+			return 0, fmt.Errorf("%q: %q is not a number", field, text)
 		}
 	}
 	if seconds > (math.MaxInt64-ns)/uint64(time.Second) {
-		return 0, fmt.Errorf("\"age\": %q is out of range", text)
+		return 0, fmt.Errorf("%q: %q is out of range", field, text)
 	}
 	d := time.Duration(seconds*uint64(time.Second) + ns)
 	if text[0] == '-' {

@@ -34,14 +34,30 @@ func testRecord() Record {
 	return it.Record("web")
 }
 
+func testFacts() Record {
+	return (&Item{Facts: &tcpstate.Facts{
+		Time: testTime, Conn: 17, Direction: tcpstate.Outbound,
+		Src: netip.MustParseAddrPort("198.18.0.2:40001"), Dst: netip.MustParseAddrPort("198.18.0.16:80"),
+		PID: 4711, Command: "my curl", Name: "web", Rule: "net public",
+		Bytes: &tcpstate.Bytes{Outbound: 83}, Closed: &tcpstate.Ending{By: tcpstate.Guest, How: tcpstate.ByFIN},
+		Path: &tcpstate.Path{RTT: 412 * time.Microsecond},
+	}}).Record("web")
+}
+
 func TestTheFormOfALine(t *testing.T) {
 	listener := testRecord()
 	listener.Remote, listener.From, listener.To = netip.AddrPort{}, tcpstate.Closed, tcpstate.Listen
 	listener.Cause, listener.Age = tcpstate.Cause{Kind: tcpstate.ByCall, Which: "listen"}, 0
+	const begin = `{"v":1,"time":"2026-01-02T03:04:05.000000006Z","sandbox":"web","conn":17,"facts":{`
 	tests := []struct {
 		record Record
 		want   string
 	}{
+		{testFacts(), begin + `"src":"198.18.0.2:40001","dst":"198.18.0.16:80","direction":"outbound",` +
+			`"pid":4711,"command":"my curl","name":"web","rule":"net public","bytes_out":83,"bytes_in":0,` +
+			`"closed_by":"guest","closed_how":"FIN","rtt":0.000412000,"retransmits":0}}`},
+		{Record{Time: testTime, Sandbox: "web", Conn: 17, Facts: &tcpstate.Facts{PID: 3}}, begin + `"pid":3}}`},
+		{Record{Time: testTime, Sandbox: "web", Conn: 17, Facts: &tcpstate.Facts{}}, begin + `}}`},
 		{testRecord(), `{"v":1,"time":"2026-01-02T03:04:05.000000006Z","sandbox":"web","conn":17,"leg":"stack",` +
 			`"local":"198.18.0.16:80","remote":"198.18.0.2:40001","from":"ESTABLISHED","to":"CLOSE-WAIT",` +
 			`"cause":"segment FIN","source":"stack","age":0.001234567}`},

@@ -26,10 +26,26 @@
 //	 "source":"stack",                       who saw it
 //	 "age":0.001234567}                      seconds spent in from, nine decimals
 //
+//	{"v":1,"time":"…","sandbox":"web","conn":17,     what else is known of it
+//	 "facts":{"src":"198.18.0.2:40001",      who opened it, as the guest sees it
+//	          "dst":"198.18.0.16:80",        and where to
+//	          "direction":"outbound",        or inbound
+//	          "pid":4711,"command":"curl",   the guest's process, as the host numbers it
+//	          "name":"web",                  that the guest asked its resolver for
+//	          "rule":"net public",           what admitted it
+//	          "bytes_out":83,"bytes_in":1211,  of data, from the guest and to it
+//	          "closed_by":"guest",           who closed first: guest, upstream, or
+//	                                         stack: a peer, or tcpbox itself
+//	          "closed_how":"FIN",            FIN, RST, timeout, error, stop
+//	          "rtt":0.000412000,             of the host's socket, in seconds
+//	          "retransmits":0}}              segments that it sent again
+//
 //	{"v":1,"time":"…","sandbox":"web","dropped":3}   three records are missing here
 //
-// Fields come in this order and all are there. A field that is added or changes
-// its meaning makes a new version.
+// Fields come in this order. All are there, but for those of facts: each line has
+// what was learnt, which adds to what the lines before said of the connection.
+// What is not known has no field. A field that is added or changes its meaning
+// makes a new version.
 package statelog
 
 import (
@@ -42,7 +58,7 @@ import (
 // Version is the version of the form that this package writes and reads.
 const Version = 1
 
-// Record is one line of the log: a transition, or a marker.
+// Record is one line of the log: a transition, facts, or a marker.
 type Record struct {
 	Time    time.Time
 	Sandbox string
@@ -50,6 +66,11 @@ type Record struct {
 	// Dropped, if not zero, makes the record a marker: so many records are
 	// missing where it stands. The fields below are zero then.
 	Dropped uint64
+
+	// Facts, if not nil, makes the record one of facts: of the fields below only
+	// Conn is set then. It belongs to everybody who has the record: nobody
+	// changes it.
+	Facts *tcpstate.Facts
 
 	Conn   tcpstate.Conn
 	Leg    tcpstate.Leg
@@ -62,12 +83,15 @@ type Record struct {
 	Age    time.Duration // how long From had lasted
 }
 
-// Item is what a Queue hands over: a transition, or a marker.
+// Item is what a Queue hands over: a transition, facts, or a marker.
 type Item struct {
 	// Dropped, if not zero, makes the item a marker: so many transitions are
 	// missing where it stands. Of Transition only Time is set then: that of the
 	// transition that comes next, or zero if none has come yet.
 	Dropped uint64
+
+	// Facts, if not nil, is what the item holds; Transition is zero then.
+	Facts *tcpstate.Facts
 
 	Transition tcpstate.Transition
 }
@@ -82,6 +106,9 @@ func (it *Item) Record(sandbox string) Record {
 			at = time.Now()
 		}
 		return Record{Time: at, Sandbox: sandbox, Dropped: it.Dropped}
+	}
+	if f := it.Facts; f != nil {
+		return Record{Time: f.Time, Sandbox: sandbox, Conn: f.Conn, Facts: f}
 	}
 	return Record{
 		Time: t.Time, Sandbox: sandbox,

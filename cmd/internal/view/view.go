@@ -94,6 +94,10 @@ func (l Line) Append(b []byte, r statelog.Record) []byte {
 	}
 	d.right("#"+strconv.FormatUint(uint64(r.Conn), 10), connWidth)
 	d.text(" ")
+	if r.Facts != nil {
+		d.facts(r.Facts)
+		return d.end()
+	}
 	d.left(r.Leg.String(), legWidth+1)
 	d.color(faint)
 	d.left(d.state(r.From), stateWidth)
