@@ -42,6 +42,10 @@ var (
 
 // Reader reads the records of a log, in constant memory.
 type Reader struct {
+	// OnSegment is called with each segment of the log, in its place among the
+	// records. Nil passes over them, unread.
+	OnSegment func(Segment) error
+
 	in   *bufio.Reader
 	line int
 }
@@ -78,16 +82,45 @@ func (r *Reader) Next() (Record, error) {
 		if len(text) == 0 {
 			continue
 		}
-		rec, parseErr := Parse(text)
-		if parseErr != nil {
-			if errors.Is(err, io.EOF) {
-				parseErr = fmt.Errorf("%w: %w", ErrUnfinished, parseErr)
+		var rec Record
+		var parseErr error
+		if isSegment(text) {
+			if parseErr = r.segment(text); parseErr == nil {
+				continue
 			}
-			return Record{}, &LineError{r.line, parseErr}
+			var taken *takeError
+			if errors.As(parseErr, &taken) {
+				return Record{}, taken.err
+			}
+		} else if rec, parseErr = Parse(text); parseErr == nil {
+			return rec, nil
 		}
-		return rec, nil
+		if errors.Is(err, io.EOF) {
+			parseErr = fmt.Errorf("%w: %w", ErrUnfinished, parseErr)
+		}
+		return Record{}, &LineError{r.line, parseErr}
 	}
 }
+
+// segment gives the segment that line holds to OnSegment.
+func (r *Reader) segment(line []byte) error {
+	if r.OnSegment == nil && line[len(line)-1] == '}' {
+		return nil
+	}
+	s, err := ParseSegment(line)
+	if err != nil || r.OnSegment == nil {
+		return err
+	}
+	if err := r.OnSegment(s); err != nil {
+		return &takeError{err}
+	}
+	return nil
+}
+
+// takeError is an error of OnSegment.
+type takeError struct{ err error }
+
+func (e *takeError) Error() string { return e.err.Error() }
 
 // fields is a line as it is decoded; nil is a field that is not there.
 type fields struct {
@@ -171,8 +204,8 @@ func (f *fields) record() (Record, error) {
 		return Record{}, missing("sandbox")
 	}
 	rec := Record{Time: f.Time.UTC(), Sandbox: *f.Sandbox}
-	if y := rec.Time.Year(); y < 0 || y > 9999 {
-		return Record{}, fmt.Errorf("\"time\": the year %d cannot be written", y) // RFC 3339, section 1
+	if err := checkYear(rec.Time); err != nil {
+		return Record{}, err
 	}
 	if f.Dropped != nil {
 		for _, field := range append(transition, field{"conn", f.Conn != nil}, field{"facts", f.Facts != nil}) {
@@ -209,6 +242,14 @@ func (f *fields) record() (Record, error) {
 	var err error
 	rec.Age, err = parseSeconds("age", f.Age.String())
 	return rec, err
+}
+
+// checkYear refuses a time that RFC 3339, section 1, cannot write.
+func checkYear(t time.Time) error {
+	if y := t.Year(); y < 0 || y > 9999 {
+		return fmt.Errorf("\"time\": the year %d cannot be written", y)
+	}
+	return nil
 }
 
 func missing(field string) error { return fmt.Errorf("%q is missing", field) }

@@ -42,6 +42,21 @@
 //
 //	{"v":1,"time":"…","sandbox":"web","dropped":3}   three records are missing here
 //
+// A segment between guest and stack, where a trace of them was asked for (see
+// Segment), is a line of another kind. A Reader passes over them, unless it is
+// told who takes them. The segments of a connection stand together, behind its
+// last record or at the end, in the order in which they passed:
+//
+//	{"v":1,"time":"…","sandbox":"web","conn":17,
+//	 "segment":"guest",                      who sent it: guest or stack
+//	 "src":"198.18.0.2:40001","dst":"198.18.0.16:80",
+//	 "header":"9c4100500000…",               the TCP header, as it stands in the packet
+//	 "partial":true,                         its checksum was left to the device
+//	 "payload":0,                            bytes behind the header
+//	 "gso":0,                                or those of each segment it stands for
+//	 "skipped":0,                            segments before it that were not kept
+//	 "lost":false}                           it was dropped on purpose
+//
 // Fields come in this order. All are there, but for those of facts: each line has
 // what was learnt, which adds to what the lines before said of the connection.
 // What is not known has no field. A field that is added or changes its meaning

@@ -54,12 +54,13 @@ type Writer struct {
 
 	stopOnce sync.Once
 
-	mu      sync.Mutex
-	pending []byte
-	missed  uint64 // records dropped since the last one in pending
-	lost    uint64 // all records that will never be written
-	closed  bool
-	err     error // why the last try failed
+	mu           sync.Mutex
+	pending      []byte
+	missed       uint64 // records dropped since the last one in pending
+	lost         uint64 // all records that will never be written
+	lostSegments uint64
+	closed       bool
+	err          error // why the last try failed
 }
 
 // NewWriter returns a Writer to out and starts its goroutine, which Close ends.

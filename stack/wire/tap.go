@@ -141,7 +141,7 @@ func (t *Tap) see(b []byte, flags packet.Flags, fromGuest bool, h tun.Offload) {
 	}
 	s.Time = t.cfg.Now()
 	if t.cfg.Tracer != nil {
-		t.cfg.Tracer.add(&s)
+		t.cfg.Tracer.add(&s, h.NeedsCsum)
 	}
 	if t.cfg.OnSegment != nil && t.await(&s) {
 		t.cfg.OnSegment(s)
