@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"tcpbox/tun"
 	"tcpbox/tun/packet"
@@ -31,6 +32,9 @@ func (d Direction) String() string {
 type Frame struct {
 	Data    []byte
 	Offload tun.Offload
+
+	// After is how long the frame takes, if the hook answers with Delay.
+	After time.Duration
 }
 
 // Parse reads the headers of the frame.
@@ -41,7 +45,7 @@ var frames = sync.Pool{New: func() any { return &Frame{Data: make([]byte, 0, tun
 
 func newFrame(h tun.Offload) *Frame {
 	f := frames.Get().(*Frame)
-	f.Data, f.Offload = f.Data[:0], h
+	f.Data, f.Offload, f.After = f.Data[:0], h, 0
 	return f
 }
 
@@ -61,6 +65,7 @@ const (
 	Hold           // it waits until Link.Release, or a later frame with the action Release
 	Dup            // it arrives twice
 	Release        // it arrives, and behind it all that were held in its direction
+	Delay          // it arrives when Link.Advance has advanced by Frame.After
 )
 
 // Hook decides about one frame. It is called for one frame of a direction at a
@@ -75,6 +80,8 @@ type Link struct {
 	mtu  int
 	ends [2]*end
 	ways [2]way
+
+	delays delays
 }
 
 // way is what the link keeps for one direction.
@@ -208,6 +215,8 @@ func (l *Link) send(from *end, f *Frame) {
 	case Release:
 		from.deliver(f)
 		l.releaseLocked(w, from)
+	case Delay:
+		l.delays.add(from, f)
 	default:
 		from.deliver(f)
 	}

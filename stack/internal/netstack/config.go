@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"io"
 	"net/netip"
 	"time"
 
@@ -79,6 +80,10 @@ type Config struct {
 
 	// Clock drives all timers. Nil means the system's clock.
 	Clock tcpip.Clock
+
+	// Random is where initial sequence numbers come from. Only a simulation that
+	// is to go the same way each time sets it. Nil means the system's generator.
+	Random io.Reader
 }
 
 // Other is a packet that is not TCP and that nothing in the stack takes.

@@ -3,6 +3,7 @@ package netstack
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -28,6 +29,7 @@ import (
 type Stack struct {
 	ns        *gvstack.Stack
 	clock     tcpip.Clock
+	random    io.Reader
 	link      *link
 	tracker   *tracker
 	admission *admission
@@ -62,7 +64,7 @@ type Stack struct {
 // Nothing is read from the device before Run.
 func New(cfg Config) (*Stack, error) {
 	s := &Stack{
-		clock: cfg.Clock, icmpLimit: newICMPLimiter(),
+		clock: cfg.Clock, random: cfg.Random, icmpLimit: newICMPLimiter(),
 		addrs: cfg.Addrs, guest: cfg.Guest, onSYN: cfg.OnSYN, onOther: cfg.OnOther,
 		onUDP: cfg.OnUDP, ownUDP: cfg.OwnUDP, onEcho: cfg.OnEcho, onNoPort: cfg.OnNoPort,
 		timeWait: &timeWaitOptions{},
@@ -102,7 +104,8 @@ func (s *Stack) build() error {
 		TransportProtocols: []gvstack.TransportProtocolFactory{
 			tcp.NewProtocolProbe(s.tracker.probe), udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6,
 		},
-		Clock: s.clock,
+		Clock:     s.clock,
+		SecureRNG: s.random,
 	})
 	s.tracker.stack = s.ns
 	if err := s.setDefaults(); err != nil {

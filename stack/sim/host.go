@@ -1,0 +1,146 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"tcpbox/stack/tcpstate"
+	"tcpbox/tun/packet"
+	"tcpbox/tun/tuntest"
+)
+
+// Addr is the host's address.
+func (h *Host) Addr() netip.Addr {
+	if h.leg == tcpstate.Guest {
+		return GuestAddr
+	}
+	return StackAddr
+}
+
+// Dial opens a connection from a port of the host to one of the other. It returns
+// when the handshake is complete, and an errno otherwise.
+func (h *Host) Dial(ctx context.Context, from, to uint16) (*Conn, error) {
+	other := h.net.Stack
+	if h.leg == tcpstate.Stack {
+		other = h.net.Guest
+	}
+	return h.stack.Dial(ctx, 0, netip.AddrPortFrom(h.Addr(), from), netip.AddrPortFrom(other.Addr(), to))
+}
+
+// Request returns the next connection that the other host asks for. Until it is
+// ended nothing is answered.
+func (h *Host) Request(ctx context.Context) (*Request, error) {
+	select {
+	case r := <-h.requests:
+		return r, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("sim: nobody asks the %v: %w", h.leg, ctx.Err())
+	}
+}
+
+// asked waits until somebody has the request.
+func (h *Host) asked(r *Request) {
+	select {
+	case h.requests <- r:
+		<-r.Context().Done()
+	case <-r.Context().Done():
+		r.Drop()
+	}
+}
+
+// sink notes a transition as one of this host's leg, with the number that both
+// ends have.
+func (h *Host) sink(tr tcpstate.Transition) {
+	n := h.net
+	key := tuple{tr.Local, tr.Remote}
+	side := 0
+	if h.leg == tcpstate.Stack {
+		key, side = tuple{tr.Remote, tr.Local}, 1
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	u := n.numbers[key]
+	if u == nil || tr.From == tcpstate.Closed && u.began[side] {
+		n.last++
+		u = &used{conn: n.last}
+		n.numbers[key] = u
+	}
+	u.began[side] = true
+	tr.Leg, tr.Conn = h.leg, u.conn
+	n.addLocked(Event{Time: tr.Time, Transition: tr})
+}
+
+// Flight is a packet that was sent and is held. Exactly one of its methods ends
+// that.
+type Flight struct {
+	Packet packet.Packet
+
+	net   *Net
+	dir   tuntest.Direction
+	event int
+}
+
+// Expect waits for the oldest packet that the end has sent and that is held, and
+// returns an error if it is not a TCP segment with exactly these flags, PSH
+// aside.
+func (n *Net) Expect(ctx context.Context, from tcpstate.Leg, flags packet.Flags) (*Flight, error) {
+	dir := tuntest.AToB
+	if from == tcpstate.Stack {
+		dir = tuntest.BToA
+	}
+	if err := n.Link.WaitHeld(ctx, dir, 1); err != nil {
+		return nil, fmt.Errorf("sim: the %v sends no %v: %w", from, flags, err)
+	}
+	p, ok := n.Link.HeldPacket(dir, 0)
+	if !ok || p.Proto != packet.TCP || p.TCP.Flags&^packet.PSH != flags&^packet.PSH {
+		return nil, fmt.Errorf("sim: the %v sends %v, not %v", from, &p, flags)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return &Flight{Packet: p, net: n, dir: dir, event: n.flying[dir][0]}, nil
+}
+
+// Deliver lets it arrive, after the clock has gone on by Latency.
+func (f *Flight) Deliver() {
+	f.net.Advance(Latency)
+	f.take(1)
+}
+
+// Double lets it arrive twice, after the clock has gone on by Latency.
+func (f *Flight) Double() {
+	f.net.Advance(Latency)
+	f.take(2)
+}
+
+// Lose lets it never arrive.
+func (f *Flight) Lose() {
+	f.net.mu.Lock()
+	f.net.events[f.event].Lost = true
+	f.net.mu.Unlock()
+	f.take(0)
+}
+
+func (f *Flight) take(times int) {
+	f.net.mu.Lock()
+	at := 0
+	for i, event := range f.net.flying[f.dir] {
+		if event == f.event {
+			at = i
+			f.net.flying[f.dir] = append(f.net.flying[f.dir][:i:i], f.net.flying[f.dir][i+1:]...)
+			break
+		}
+	}
+	f.net.mu.Unlock()
+	f.net.Link.Take(f.dir, at, times)
+}
+
+// Hop is Expect and Deliver.
+func (n *Net) Hop(ctx context.Context, from tcpstate.Leg, flags packet.Flags) error {
+	f, err := n.Expect(ctx, from, flags)
+	if err != nil {
+		return err
+	}
+	f.Deliver()
+	return nil
+}
