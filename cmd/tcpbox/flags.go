@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"tcpbox/policy/knob"
 	"tcpbox/stack/dns"
 	"tcpbox/stack/peer"
+	"tcpbox/stack/statelog"
 )
 
 // words collects the values of flags in the order in which they were given,
@@ -341,6 +343,9 @@ func checkName(text string) error {
 	}
 	if !ok {
 		return usagef("letters, digits, and after the first also - _ and ., at most 64", "not a sandbox name")
+	}
+	if slices.Contains(statelog.FilterWords(), strings.ToLower(text)) {
+		return usagef(`it is a word of the filters of "tcpbox log"; choose another`, "not a sandbox name")
 	}
 	return nil
 }

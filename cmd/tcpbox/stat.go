@@ -33,7 +33,7 @@ func statCommand(streams Streams) *cli.Command {
 			}
 			stat := legs.NewStat(filter)
 			err = rec.read(rec.file, func(r *statelog.Record) error {
-				stat.Add(r)
+				stat.Add(r, nil)
 				return nil
 			})
 			if err = errors.Join(err, rec.end()); err != nil {

@@ -58,8 +58,9 @@ func NewStat(filter statelog.Filter) *Stat {
 	return &Stat{filter: filter, rows: make(map[endpoint]row), causes: make(map[tcpstate.Cause]uint64)}
 }
 
-// Add folds a record in. Records come in the order of the log.
-func (s *Stat) Add(r *statelog.Record) {
+// Add folds a record in, with what is known of its connection, nil if that is
+// nothing. Records come in the order of the log.
+func (s *Stat) Add(r *statelog.Record, facts *tcpstate.Facts) {
 	if s.first.IsZero() {
 		s.first = r.Time
 	}
@@ -71,14 +72,14 @@ func (s *Stat) Add(r *statelog.Record) {
 	if r.Facts != nil {
 		return
 	}
-	if s.filter.Match(r) {
+	if s.filter.MatchKnown(r, facts) {
 		s.records++
 		s.addCause(r.Cause)
 	}
 	if int(r.Leg) >= numLegs || int(r.To) >= numStates {
 		return
 	}
-	chosen := s.filter.MatchState(r)
+	chosen := s.filter.MatchState(r, facts)
 	if chosen {
 		s.counts[r.Leg][r.To].entered++
 	}

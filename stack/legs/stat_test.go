@@ -98,7 +98,7 @@ func TestStat(t *testing.T) {
 		}
 		s := NewStat(f)
 		for _, r := range history(t, row.lines...) {
-			s.Add(&r)
+			s.Add(&r, nil)
 		}
 		rep := s.Report()
 		var got []string
@@ -114,7 +114,7 @@ func TestStat(t *testing.T) {
 func TestCauses(t *testing.T) {
 	s := NewStat(statelog.Filter{})
 	for _, r := range history(t, "1 stack CLOSED SYN-RECEIVED ESTABLISHED FIN-WAIT-1 FIN-WAIT-2", "dropped 3") {
-		s.Add(&r)
+		s.Add(&r, nil)
 	}
 	rep := s.Report()
 	if got := fmt.Sprint(rep.Causes); got != "[{segment FIN 2} {segment EST 1} {segment SYN 1}]" {
@@ -125,7 +125,7 @@ func TestCauses(t *testing.T) {
 	}
 	for i := range 2 * maxCauses {
 		r := statelog.Record{Leg: tcpstate.Stack, To: tcpstate.Closed, Cause: tcpstate.Cause{Which: fmt.Sprint(i)}}
-		s.Add(&r)
+		s.Add(&r, nil)
 	}
 	if n := len(s.Report().Causes); n > maxCauses+1 {
 		t.Errorf("%d causes are kept", n)
@@ -144,7 +144,7 @@ func TestStatIsATable(t *testing.T) {
 			Conn: tcpstate.Conn(rnd.IntN(50)), Leg: tcpstate.Legs()[rnd.IntN(2)],
 			From: tcpstate.State(rnd.IntN(numStates)), To: tcpstate.State(rnd.IntN(numStates)),
 		}
-		s.Add(&r)
+		s.Add(&r, nil)
 		table[endpoint{"", r.Conn, r.Leg}] = r.To
 		var now uint64
 		for key, state := range table {

@@ -32,13 +32,13 @@ func appendFacts(b []byte, f *tcpstate.Facts) []byte {
 		field(name)
 		b = strconv.AppendUint(b, n, 10)
 	}
-	if f.Src.IsValid() {
-		field("src")
-		b = appendAddrPort(b, f.Src)
+	if f.Guest.IsValid() {
+		field("guest")
+		b = appendAddrPort(b, f.Guest)
 	}
-	if f.Dst.IsValid() {
-		field("dst")
-		b = appendAddrPort(b, f.Dst)
+	if f.Peer.IsValid() {
+		field("peer")
+		b = appendAddrPort(b, f.Peer)
 	}
 	if f.Direction != 0 {
 		text("direction", f.Direction.String())
@@ -67,8 +67,8 @@ func appendFacts(b []byte, f *tcpstate.Facts) []byte {
 
 // factsJSON is facts as they are decoded; nil is a field that is not there.
 type factsJSON struct {
-	Src         *netip.AddrPort     `json:"src"`
-	Dst         *netip.AddrPort     `json:"dst"`
+	Guest       *netip.AddrPort     `json:"guest"`
+	Peer        *netip.AddrPort     `json:"peer"`
 	Direction   *tcpstate.Direction `json:"direction"`
 	PID         *int                `json:"pid"`
 	Command     *string             `json:"command"`
@@ -90,7 +90,7 @@ var (
 // facts checks what was decoded and returns it.
 func (j *factsJSON) facts(at time.Time, conn tcpstate.Conn) (*tcpstate.Facts, error) {
 	f := &tcpstate.Facts{
-		Time: at, Conn: conn, Src: value(j.Src), Dst: value(j.Dst), Direction: value(j.Direction),
+		Time: at, Conn: conn, Guest: value(j.Guest), Peer: value(j.Peer), Direction: value(j.Direction),
 		PID: value(j.PID), Command: value(j.Command), Name: value(j.Name), Rule: value(j.Rule),
 	}
 	switch {

@@ -143,7 +143,7 @@ func TestMatchState(t *testing.T) {
 		}
 		var got []string
 		for name, r := range filtered() {
-			if f.MatchState(r) {
+			if f.MatchState(r, nil) {
 				got = append(got, name)
 			}
 		}

@@ -36,11 +36,12 @@ var keywords = map[string]nodeKind{
 	"src": isSrc, "dst": isDst, "host": isHost,
 	"sport": isSport, "dport": isDport, "port": isPort,
 	"leg": isLeg, "cause": isCause, "source": isSource, "conn": isConn,
+	"pid": isPID, "command": isCommand, "closed-by": isClosedBy,
 }
 
 var keywordNames = []string{
 	"state", "exclude", "from", "to", "src", "dst", "host", "sport", "dport", "port",
-	"leg", "cause", "source", "conn", "and", "or", "not",
+	"leg", "cause", "source", "conn", "pid", "command", "closed-by", "and", "or", "not",
 }
 
 // FilterWords returns the words that a filter is made of, for those who complete
@@ -59,6 +60,8 @@ func FilterValues(keyword string) []string {
 		return append([]string(nil), causeWords...)
 	case isSource:
 		return append([]string(nil), sourceWords...)
+	case isClosedBy:
+		return closedWords()
 	}
 	return nil
 }

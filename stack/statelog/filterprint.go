@@ -78,8 +78,10 @@ func (n *node) value() string {
 		return n.leg.String()
 	case isSource:
 		return n.source.String()
-	case isCause:
+	case isCause, isCommand, isClosedBy:
 		return n.cause
+	case isPID:
+		return strconv.Itoa(n.pid)
 	case isConn:
 		return strconv.FormatUint(uint64(n.conn), 10)
 	}
@@ -87,6 +89,9 @@ func (n *node) value() string {
 }
 
 func (n *node) address() string {
+	if n.cause != "" {
+		return n.cause // the name of a host
+	}
 	text := ""
 	if addr := n.prefix.Addr(); n.prefix.IsValid() {
 		if text = addr.String(); addr.Is6() {

@@ -28,6 +28,15 @@ func legNames() (names []string) {
 	return names
 }
 
+// closedWords are the words of who closed first, and how.
+func closedWords() []string {
+	words := legNames()
+	for _, how := range tcpstate.Hows() {
+		words = append(words, how.String())
+	}
+	return words
+}
+
 // operators are how ss(8) writes comparisons.
 var operators = map[string]portOp{
 	"=": equalTo, "==": equalTo, "eq": equalTo,
@@ -70,7 +79,11 @@ func (p *filterParser) value(n *node) error {
 		if n.set |= set; err != nil {
 			text, known = "is neither a TCP state nor a group of them", tcpstate.SetNames()
 		}
-	case isSrc, isDst, isHost:
+	case isHost:
+		if text = n.setAddress(word); text == badAddress && isName(word) {
+			text, n.cause = "", strings.TrimSuffix(word, ".")
+		}
+	case isSrc, isDst:
 		text = n.setAddress(word)
 	case isSport, isDport, isPort:
 		port, ok := parsePort(strings.TrimPrefix(word, ":"))
@@ -91,6 +104,20 @@ func (p *filterParser) value(n *node) error {
 			text, known = "is not a cause", causeWords
 		} else {
 			n.cause = causeWords[i]
+		}
+	case isClosedBy:
+		known = closedWords()
+		if i := slices.IndexFunc(known, func(w string) bool { return strings.EqualFold(w, word) }); i < 0 {
+			text = "is neither who closes nor how"
+		} else {
+			n.cause = known[i]
+		}
+	case isCommand:
+		n.cause = word
+	case isPID:
+		pid, err := strconv.ParseUint(word, 10, 31)
+		if n.pid = int(pid); err != nil || pid == 0 {
+			text = "is not the number of a process"
 		}
 	case isConn:
 		number, err := strconv.ParseUint(strings.TrimPrefix(word, "#"), 10, 64)
@@ -113,10 +140,27 @@ func parsePort(text string) (uint16, bool) {
 	return uint16(n), err == nil
 }
 
+const badAddress = "is not an address, CIDR or :PORT; IPv6 with a port is [ADDRESS]:PORT"
+
+// isName reports whether word may be a host's name: it has a letter, and is no
+// word of the language.
+func isName(word string) bool {
+	letter := false
+	for _, r := range strings.ToLower(word) {
+		switch {
+		case r >= 'a' && r <= 'z':
+			letter = true
+		case r >= '0' && r <= '9', r == '-', r == '_', r == '.':
+		default:
+			return false
+		}
+	}
+	return letter && len(word) <= 253 && !slices.Contains(keywordNames, strings.ToLower(word))
+}
+
 // setAddress parses ADDRESS, CIDR, either with :PORT, :PORT alone, and * for
 // any. IPv6 before a port stands in brackets. It returns what is wrong.
 func (n *node) setAddress(word string) (fault string) {
-	const badAddress = "is not an address, CIDR or :PORT; IPv6 with a port is [ADDRESS]:PORT"
 	host, port := word, ""
 	switch inside, rest, bracket := strings.Cut(strings.TrimPrefix(word, "["), "]"); {
 	case strings.HasPrefix(word, "[") && !bracket:

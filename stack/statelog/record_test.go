@@ -37,7 +37,7 @@ func testRecord() Record {
 func testFacts() Record {
 	return (&Item{Facts: &tcpstate.Facts{
 		Time: testTime, Conn: 17, Direction: tcpstate.Outbound,
-		Src: netip.MustParseAddrPort("198.18.0.2:40001"), Dst: netip.MustParseAddrPort("198.18.0.16:80"),
+		Guest: netip.MustParseAddrPort("198.18.0.2:40001"), Peer: netip.MustParseAddrPort("198.18.0.16:80"),
 		PID: 4711, Command: "my curl", Name: "web", Rule: "net public",
 		Bytes: &tcpstate.Bytes{Outbound: 83}, Closed: &tcpstate.Ending{By: tcpstate.Guest, How: tcpstate.ByFIN},
 		Path: &tcpstate.Path{RTT: 412 * time.Microsecond},
@@ -53,7 +53,7 @@ func TestTheFormOfALine(t *testing.T) {
 		record Record
 		want   string
 	}{
-		{testFacts(), begin + `"src":"198.18.0.2:40001","dst":"198.18.0.16:80","direction":"outbound",` +
+		{testFacts(), begin + `"guest":"198.18.0.2:40001","peer":"198.18.0.16:80","direction":"outbound",` +
 			`"pid":4711,"command":"my curl","name":"web","rule":"net public","bytes_out":83,"bytes_in":0,` +
 			`"closed_by":"guest","closed_how":"FIN","rtt":0.000412000,"retransmits":0}}`},
 		{Record{Time: testTime, Sandbox: "web", Conn: 17, Facts: &tcpstate.Facts{PID: 3}}, begin + `"pid":3}}`},

@@ -27,9 +27,9 @@
 //	 "age":0.001234567}                      seconds spent in from, nine decimals
 //
 //	{"v":1,"time":"…","sandbox":"web","conn":17,     what else is known of it
-//	 "facts":{"src":"198.18.0.2:40001",      who opened it, as the guest sees it
-//	          "dst":"198.18.0.16:80",        and where to
-//	          "direction":"outbound",        or inbound
+//	 "facts":{"guest":"198.18.0.2:40001",    the guest's end
+//	          "peer":"198.18.0.16:80",       the other end, as the guest sees it
+//	          "direction":"outbound",        the guest opened it; else inbound
 //	          "pid":4711,"command":"curl",   the guest's process, as the host numbers it
 //	          "name":"web",                  that the guest asked its resolver for
 //	          "rule":"net public",           what admitted it

@@ -13,17 +13,16 @@ type Facts struct {
 	Time time.Time // when they were learnt
 	Conn Conn
 
-	// Src is who opened the connection and Dst where it wanted to go, as the
-	// guest sees them: of an outbound one Src is the guest's end.
-	Src, Dst  netip.AddrPort
-	Direction Direction
+	// Guest is the guest's end and Peer the other one, as the guest sees them.
+	Guest, Peer netip.AddrPort
+	Direction   Direction
 
 	// PID and Command are those of the process in the guest that owns the
 	// socket, the number as the host sees it. Zero: not known.
 	PID     int
 	Command string
 
-	// Name is what the guest last asked its resolver for that had Dst's address
+	// Name is what the guest last asked its resolver for that had Peer's address
 	// as its answer.
 	Name string
 
@@ -141,8 +140,8 @@ type Path struct {
 // Add adds what more says to what f says. Conn stays.
 func (f *Facts) Add(more *Facts) {
 	setIf(&f.Time, more.Time)
-	setIf(&f.Src, more.Src)
-	setIf(&f.Dst, more.Dst)
+	setIf(&f.Guest, more.Guest)
+	setIf(&f.Peer, more.Peer)
 	setIf(&f.Direction, more.Direction)
 	setIf(&f.PID, more.PID)
 	setIf(&f.Command, more.Command)
