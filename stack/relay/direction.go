@@ -12,8 +12,8 @@ type direction struct {
 	j        *join
 	from, to Side
 	src, dst Conn
-	moved    atomic.Int64 // bytes
-	finished atomic.Bool  // the FIN has been passed on, after all bytes
+	moved    *atomic.Int64 // bytes
+	finished atomic.Bool   // the FIN has been passed on, after all bytes
 
 	// Of the loop's goroutine alone: what src and dst said, seen on the way
 	// through, for WriteTo and ReadFrom do not tell whose error they return.
@@ -78,7 +78,7 @@ func (d *direction) passFIN() {
 	j.fins++
 	first := j.fins == 1
 	if j.first == Neither {
-		j.first = d.from
+		j.first, j.firstBy = d.from, ByFIN
 	}
 	j.mu.Unlock()
 	if err := d.dst.CloseWrite(); err != nil {

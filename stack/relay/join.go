@@ -21,9 +21,16 @@ type Options struct {
 	// all bytes before it.
 	OnFIN func(from Side)
 
+	// Counts, if not nil, is where the bytes are counted that have moved, for
+	// whoever looks meanwhile.
+	Counts *Counts
+
 	// Clock is the time for HalfCloseTimeout. Nil means the system's.
 	Clock Clock
 }
+
+// Counts are bytes that have moved.
+type Counts struct{ Outbound, Inbound atomic.Int64 }
 
 // drainTime is how long bytes that came before an RST may go without moving
 // before they are given up, on a path that does not say when it waits.
@@ -56,8 +63,12 @@ func Join(ctx context.Context, guest, upstream Conn, o Options) Result {
 	if o.HalfCloseTimeout > 0 {
 		j.start = j.clock.Now()
 	}
-	j.outbound = direction{j: j, from: Guest, to: Upstream, src: guest, dst: upstream}
-	j.inbound = direction{j: j, from: Upstream, to: Guest, src: upstream, dst: guest}
+	counts := o.Counts
+	if counts == nil {
+		counts = new(Counts)
+	}
+	j.outbound = direction{j: j, from: Guest, to: Upstream, src: guest, dst: upstream, moved: &counts.Outbound}
+	j.inbound = direction{j: j, from: Upstream, to: Guest, src: upstream, dst: guest, moved: &counts.Inbound}
 
 	stop := context.AfterFunc(ctx, func() {
 		if j.enter() {
@@ -103,6 +114,7 @@ type join struct {
 	over     bool // both sides have been reset, or are about to be
 	gone     [Upstream + 1]bool
 	first    Side
+	firstBy  End // how first closed: by FIN or by RST
 	end      End // of a reset or an error; zero until there is one
 	by       Side
 	err      error
@@ -140,7 +152,7 @@ func (j *join) failedLocked(by Side, end End, err error) {
 	}
 	j.by, j.end, j.err = by, end, err
 	if j.first == Neither && end == ByRST {
-		j.first = by
+		j.first, j.firstBy = by, ByRST
 	}
 }
 
@@ -297,6 +309,7 @@ func (j *join) finish() Result {
 		Outbound: j.outbound.moved.Load(),
 		Inbound:  j.inbound.moved.Load(),
 		First:    j.first,
+		FirstBy:  j.firstBy,
 		End:      j.end,
 		By:       j.by,
 	}

@@ -70,6 +70,9 @@ type Result struct {
 	// something else ended the connection.
 	First Side
 
+	// FirstBy says which of the two that was; zero if First is Neither.
+	FirstBy End
+
 	End End
 
 	// By is, when End is ByRST or ByError, the side whose RST or error ended

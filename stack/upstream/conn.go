@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"tcpbox/stack/tcpstate"
 )
 
 // Conn is a connected host socket. It implements relay.Conn, relay.TryReader,
@@ -26,6 +28,7 @@ type Conn struct {
 	local, remote netip.AddrPort
 	closed        atomic.Bool // by Close or Reset
 	watch         watch
+	leg           leg
 
 	in  reader
 	out writer
@@ -77,7 +80,11 @@ func (c *Conn) Write(p []byte) (int, error) {
 // CloseWrite sends FIN after what has been written. ENOTCONN says that the
 // peer has reset the connection.
 func (c *Conn) CloseWrite() error {
-	return c.control("close write", func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+	err := c.control("close write", func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+	if err == nil {
+		c.look(func(l *leg) { l.finSent = true })
+	}
+	return err
 }
 
 // Close releases the socket; the kernel goes on to deliver what was written,
@@ -89,7 +96,9 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	c.host.resets.forget(c)
+	c.look(nil)
 	err := c.file.Close()
+	c.outlive()
 	c.host.open.Add(-1)
 	return c.failed("close", err)
 }
@@ -102,7 +111,9 @@ func (c *Conn) Reset() error {
 		return nil
 	}
 	c.host.resets.forget(c)
+	c.look(nil)
 	err := c.abort()
+	c.went(tcpstate.Closed, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "abort"})
 	c.host.open.Add(-1)
 	return c.failed("reset", err)
 }

@@ -8,15 +8,17 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"tcpbox/stack/tcpstate"
 )
 
 // dialTCP makes a socket and connects it. The raw way saves the system calls
 // that net.Dial makes for addresses it is not asked for.
-func (h *Host) dialTCP(ctx context.Context, dst netip.AddrPort) (*Conn, error) {
+func (h *Host) dialTCP(ctx context.Context, id tcpstate.Conn, dst netip.AddrPort) (*Conn, error) {
 	if err := h.admit(); err != nil {
 		return nil, err
 	}
-	c, err := h.connect(ctx, netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port()))
+	c, err := h.connect(ctx, id, netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port()))
 	h.dialing.Add(-1)
 	if err != nil {
 		h.open.Add(-1)
@@ -25,7 +27,7 @@ func (h *Host) dialTCP(ctx context.Context, dst netip.AddrPort) (*Conn, error) {
 	return c, nil
 }
 
-func (h *Host) connect(ctx context.Context, dst netip.AddrPort) (*Conn, error) {
+func (h *Host) connect(ctx context.Context, id tcpstate.Conn, dst netip.AddrPort) (*Conn, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -46,17 +48,23 @@ func (h *Host) connect(ctx context.Context, dst netip.AddrPort) (*Conn, error) {
 	// From here on the descriptor is the poller's, and closing is the file's.
 	c := newConn(h, os.NewFile(uintptr(fd), "tcp"))
 	c.remote = dst
+	c.dialled(id, fd)
 	if connectedThenReset(err) {
 		c.out.note(err)
+		c.stands()
+		c.failedWith(err)
 		c.in.last = c.failed("read", err) // nothing more is known of it
 		return c, nil
 	}
 	if err := c.awaitConnect(ctx); err != nil {
+		c.notConnected(ctx, err)
 		c.file.Close()
 		return nil, h.connectError(err, family, addr)
 	}
+	c.stands()
 	if err := h.confirm(c, dst); err != nil {
 		_ = c.abort()
+		c.went(tcpstate.Closed, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "abort"})
 		return nil, err
 	}
 	return c, nil

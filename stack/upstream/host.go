@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"tcpbox/stack/relay"
 	"tcpbox/stack/tcpstate"
@@ -50,12 +51,23 @@ type Host struct {
 	// calling thread.
 	Socket Socket
 
+	// Sink takes the changes of state of the connections' sockets, as far as they
+	// are known: see leg. Nil means that nobody asks, and that the kernel is not
+	// asked either.
+	Sink tcpstate.Sink
+
+	// Find says what has become of a socket that was released: its state, Closed if
+	// there is none, and in TIME-WAIT how much of that is left. Nil means that this
+	// is not known.
+	Find func(local, remote netip.AddrPort) (state tcpstate.State, left time.Duration, err error)
+
 	dialing atomic.Int64
 	open    atomic.Int64 // dials included
 	flows   atomic.Int64 // datagram sockets
 	stats   counters
 	knobs   options
 	resets  watcher
+	after   afterlife
 }
 
 // DialTCP connects a new socket to dst. It waits until the connection stands,
@@ -75,7 +87,7 @@ type Host struct {
 //	                           nothing about dst, so drop the SYN and count it
 //	the cause of ctx's end     nobody asks any more
 func (h *Host) DialTCP(ctx context.Context, id tcpstate.Conn, src, dst netip.AddrPort) (relay.Conn, error) {
-	c, err := h.dialTCP(ctx, dst)
+	c, err := h.dialTCP(ctx, id, dst)
 	h.stats.count(ctx, err)
 	if err != nil {
 		return nil, fmt.Errorf("upstream: dial %v: %w", dst, err)
@@ -104,7 +116,10 @@ func (h *Host) admit() error {
 	return nil
 }
 
-// Close ends the watching of connections, after which AfterReset tells of
-// nothing any more. It does not touch the connections: whoever has one closes
+// Close ends the watching of connections, after which AfterReset and Sink are told
+// of nothing any more. It does not touch the connections: whoever has one closes
 // it. A Host that has never been asked to watch one needs no Close.
-func (h *Host) Close() error { return h.resets.close() }
+func (h *Host) Close() error {
+	h.after.close()
+	return h.resets.close()
+}

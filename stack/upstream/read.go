@@ -53,6 +53,7 @@ func (c *Conn) TryRead(p []byte) (int, error) {
 	case err != nil:
 		c.out.note(err)
 		c.host.resets.fire(c)
+		c.failedWith(err)
 		r.last = c.failed("read", err)
 		return 0, r.last
 	case r.n == 0:
@@ -67,8 +68,10 @@ func (c *Conn) TryRead(p []byte) (int, error) {
 // that came after the FIN, or of a CloseWrite of our own.
 func (c *Conn) end() error {
 	if err := c.out.noted(); err != nil && !errors.Is(err, syscall.EPIPE) {
+		c.failedWith(err)
 		return c.failed("read", err)
 	}
+	c.look(func(l *leg) { l.finIn = true })
 	return io.EOF
 }
 

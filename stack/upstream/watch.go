@@ -161,6 +161,7 @@ func (w *watcher) reported(token uint64) {
 	_ = c.raw.Control(func(fd uintptr) { failure = c.out.takeError(fd) })
 	if failure != nil {
 		w.fire(c)
+		c.failedWith(failure)
 	}
 }
 

@@ -39,6 +39,7 @@ func (c *Conn) TryWrite(p []byte) (int, error) {
 		return n, nil
 	}
 	c.host.resets.fire(c)
+	c.failedWith(err)
 	return 0, c.failed("write", err)
 }
 
