@@ -47,7 +47,8 @@ integration: ## run the tests with real namespaces and programs; needs root
 	$(GO) test -count=1 ./integration/...
 
 bench: ## measure against the kernel and the peers on PATH; needs root, and quiet
-	$(GO) test -count=1 -timeout 2h ./integration/bench -run TestBench -measure -rounds $(ROUNDS) -without '$(WITHOUT)' -samples $(BENCH)
+	$(GO) test -c -o bin/bench.test ./integration/bench
+	bin/bench.test -test.timeout 2h -test.run TestBench -measure -rounds $(ROUNDS) -without '$(WITHOUT)' -samples $(BENCH) $(if $(PAGE),-page $(PAGE))
 
 dist: ## build archives, packages and a container image into dist/
 	$(GO) run ./deploy/dist -version $(VERSION) -time $(SOURCE_DATE_EPOCH) -nfpm "$(NFPM)" -out $(DIST)

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -15,10 +16,11 @@ import (
 )
 
 var (
-	full    = flag.Bool("measure", false, "measure in full: several rounds, and print the table")
+	full    = flag.Bool("measure", false, "measure in full: several rounds, and print the page")
 	rounds  = flag.Int("rounds", 3, "how many rounds, with -measure")
 	without = flag.String("without", "", "ways to leave out, separated by commas, with -measure")
 	output  = flag.String("samples", "", "write the samples to this file, with -measure")
+	page    = flag.String("page", "", "write the page into this file, between its marks, with -measure")
 )
 
 // The binary is also the server and the guest, by its first argument.
@@ -40,103 +42,50 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// A row of the table: a task, and what is made of a sample of it.
-type row struct {
-	name  string
-	unit  string
-	task  task
-	value func(t task, s sample) float64
-	stack bool // it is about the stack's process, which the kernel's way has not
-}
-
-func rate(t task, s sample) float64  { return float64(t.Count) / s.Seconds }
-func gbits(t task, s sample) float64 { return rate(t, s) * 8 / 1e9 }
-func cpuPerGB(t task, s sample) float64 {
-	return s.CPU / (float64(t.Count) / 1e9)
-}
-func cpuPerThousand(t task, s sample) float64 { return s.CPU / (float64(t.Count) / 1000) }
-
-// rows are the tasks; n makes them smaller for a short run.
-func rows(n int) []row {
-	mib := 1 << 20
-	up := task{Kind: kindUp, Count: 1024 * mib / n, Streams: 1}
-	up4 := task{Kind: kindUp, Count: 1024 * mib / n, Streams: 4}
-	down := task{Kind: kindDown, Count: 1024 * mib / n, Streams: 1}
-	down4 := task{Kind: kindDown, Count: 1024 * mib / n, Streams: 4}
-	one := task{Kind: kindShort, Count: 3000 / n, Streams: 1}
-	oneByPeer := task{Kind: kindShort, Count: 3000 / n, Streams: 1, ByPeer: true}
-	many := task{Kind: kindShort, Count: 32 * (6400 / 32 / n), Streams: 32}
-	manyByPeer := task{Kind: kindShort, Count: 32 * (6400 / 32 / n), Streams: 32, ByPeer: true}
-	ping := task{Kind: kindPing, Count: 10000 / n}
-	udp := task{Kind: kindUDP, Count: 100000 / n}
-	idle := task{Kind: kindHold}
-	mibs := func(_ task, s sample) float64 { return s.RSS / float64(mib) }
-	return []row{
-		{"bulk up, 1 stream", "Gbit/s", up, gbits, false},
-		{"bulk up, 4 streams", "Gbit/s", up4, gbits, false},
-		{"bulk down, 1 stream", "Gbit/s", down, gbits, false},
-		{"bulk down, 4 streams", "Gbit/s", down4, gbits, false},
-		{"short, 1 at a time, client closes first", "conn/s", one, rate, false},
-		{"short, 1 at a time, server closes first", "conn/s", oneByPeer, rate, false},
-		{"short, 32 at once, client closes first", "conn/s", many, rate, false},
-		{"short, 32 at once, server closes first", "conn/s", manyByPeer, rate, false},
-		{"1 byte there and back, p50", "µs", ping, func(_ task, s sample) float64 { return s.P50 * 1e6 }, false},
-		{"1 byte there and back, p99", "µs", ping, func(_ task, s sample) float64 { return s.P99 * 1e6 }, false},
-		{"UDP, 64 bytes there and back, 32 under way", "packets/s", udp, rate, false},
-		{"CPU of the stack, bulk up", "s/GB", up, cpuPerGB, true},
-		{"CPU of the stack, bulk down", "s/GB", down, cpuPerGB, true},
-		{"CPU of the stack, short connections", "s/1000", one, cpuPerThousand, true},
-		{"memory, idle", "MiB", idle, mibs, true},
-		{"memory, 1000 connections", "MiB", task{Kind: kindHold, Count: 1000 / n}, mibs, true},
-		{"memory, 10000 connections", "MiB", task{Kind: kindHold, Count: 10000 / n}, mibs, true},
-	}
-}
-
 // TestBench measures. Without -measure it is a test of the benchmark itself: one
 // small round, of which nothing is expected but that it works.
 func TestBench(t *testing.T) {
-	n, times := 100, 1
+	all, times := rows(20*time.Millisecond, 100), 1
 	if *full {
-		n, times = 1, *rounds
+		all, times = rows(time.Second, 10000), *rounds
 	}
+	before := loadNow()
 	w := newWorld(t)
-	report := &report{Version: 1, Machine: machine(), Date: time.Now().Format(time.DateOnly)}
-	var present []way
-	for _, y := range ways() {
-		version, ok := y.available()
-		if slices.Contains(strings.Split(*without, ","), y.name) {
-			ok = false
-		}
-		if !ok {
-			report.Missing = append(report.Missing, y.name)
-			continue
-		}
-		if !*full && y.version != nil {
-			continue // other programs' behaviour is no test of ours
-		}
-		present = append(present, y)
-		report.Ways = append(report.Ways, named{y.name, version})
-	}
+	report := &report{Version: 1, Machine: machine(), Date: time.Now().Format(time.DateOnly), Rounds: times}
+	present := choose(report)
 	for round := range times {
-		w.round(t, present, rows(n), report, round)
+		w.round(t, present, all, report, round)
 	}
 	for _, y := range present {
 		if y.stack == "tcpbox" {
 			report.add("start and end of a sandbox that runs true", "ms", y.name, w.startUp(t, times))
 		}
 	}
+	report.Load = [2]load{before, loadNow()}
 	if *full {
-		fmt.Print(report.table())
+		progress("")
+		fmt.Print(report.page())
 	}
-	if *output != "" {
-		text, err := json.MarshalIndent(report, "", "  ")
-		if err == nil {
-			err = os.WriteFile(*output, append(text, '\n'), 0o644)
-		}
-		if err != nil {
-			t.Error(err)
-		}
+	if err := report.write(*output, *page); err != nil {
+		t.Error(err)
 	}
+}
+
+// choose returns the ways to measure, and notes them and those left out.
+func choose(r *report) (present []way) {
+	for _, y := range ways() {
+		version, ok := y.available()
+		if !ok || slices.Contains(strings.Split(*without, ","), y.name) {
+			r.Missing = append(r.Missing, y.name)
+			continue
+		}
+		if !*full && y.version != nil {
+			continue // other programs' behaviour is no test of ours
+		}
+		present = append(present, y)
+		r.Ways = append(r.Ways, named{y.name, version})
+	}
+	return present
 }
 
 // round measures every row once in every way. Rows with the same task share its
@@ -147,28 +96,37 @@ func (w *world) round(t *testing.T, present []way, all []row, r *report, round i
 		task task
 	}
 	samples := make(map[key]sample)
+	unable := make(map[string]string) // why a way cannot hold connections
 	for _, row := range all {
+		if row.once && round > 0 {
+			continue
+		}
 		for _, y := range present {
-			if row.stack && y.stack == "" {
+			if row.stack && y.stack == "" || r.row(row.name, row.unit).Failure[y.name] != "" {
+				continue
+			}
+			if why := unable[y.name]; why != "" && row.once {
+				r.fail(row.name, row.unit, y.name, errors.New(why))
 				continue
 			}
 			k := key{y.name, row.task}
 			s, ok := samples[k]
 			if !ok {
-				if *full {
-					fmt.Fprintf(os.Stderr, "round %d: %s: %s\n", round+1, row.name, y.name)
-				}
+				progress(fmt.Sprintf("round %d of %d: %s: %s", round+1, r.Rounds, row.name, y.name))
 				var err error
 				if s, err = w.measure(y, row.task); err != nil {
 					if y.version == nil {
 						t.Errorf("%s, %s: %v", row.name, y.name, err)
 					}
 					r.fail(row.name, row.unit, y.name, err)
+					if row.once {
+						unable[y.name] = "it could not do less"
+					}
 					continue
 				}
 				samples[k] = s
 			}
-			r.add(row.name, row.unit, y.name, []float64{row.value(row.task, s)})
+			r.add(row.name, row.unit, y.name, []float64{row.value(s)})
 		}
 	}
 }
@@ -194,5 +152,51 @@ func machine() string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(out)
+	f := append(strings.Split(strings.TrimSpace(string(out)), "\n"), "processor unknown")
+	return fmt.Sprintf("%s, %s CPUs, %s\n", f[0], f[1], f[2])
 }
+
+// loadNow is the machine's load over the last minute.
+func loadNow() (now load) {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err == nil {
+		_, err = fmt.Sscan(string(text), &now)
+	}
+	if err != nil {
+		return -1
+	}
+	return now
+}
+
+// write writes the samples into one file and the page into another, each unless
+// its name is empty.
+func (r *report) write(samples, page string) error {
+	if samples != "" {
+		text, err := json.MarshalIndent(r, "", "  ")
+		if err == nil {
+			err = os.WriteFile(samples, append(text, '\n'), 0o644)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if page == "" {
+		return nil
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	before, rest, ok1 := strings.Cut(string(text), pageBegin)
+	_, after, ok2 := strings.Cut(rest, pageEnd)
+	if !ok1 || !ok2 {
+		return fmt.Errorf("%s has no %q and %q to write between", page, pageBegin, pageEnd)
+	}
+	return os.WriteFile(page, []byte(before+pageBegin+"\n"+r.page()+pageEnd+after), 0o644)
+}
+
+// The marks of the page between which the figures stand.
+const (
+	pageBegin = "<!-- written by make bench PAGE=… -->\n"
+	pageEnd   = "<!-- to here -->\n"
+)

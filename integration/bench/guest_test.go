@@ -1,7 +1,7 @@
 package bench
 
 import (
-	"encoding/binary"
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,13 +14,16 @@ import (
 	"time"
 )
 
-// A task is what a guest measures.
+// A task is what a guest measures. It lasts for Length, so that a slow way takes
+// no longer than a fast one, or until Count is reached; how much was done is in
+// the measure.
 type task struct {
-	Kind    string // of the constants below
-	Count   int    // bytes, connections, round trips or packets
-	Streams int    // at once
-	Server  string // host:port
-	ByPeer  bool   // the server closes first
+	Kind    string        // of the constants below
+	Length  time.Duration // 0: until Count
+	Count   int           // connections; 0: until Length
+	Streams int           // at once
+	Server  string        // host:port
+	ByPeer  bool          // the server closes first
 }
 
 const (
@@ -34,13 +37,19 @@ const (
 
 // A measure is what a guest found.
 type measure struct {
-	Seconds  float64
+	Done     int     // bytes, connections, round trips or packets
+	Seconds  float64 // that it took
 	P50, P99 float64 // seconds, of a round trip
 	Err      string  `json:",omitempty"`
 }
 
-// play is the guest's main. It measures, prints the measure, and stays until
-// standard input ends, so that its sandbox can be looked at.
+// ready is what server and guest print when they have started, and what tells
+// the guest to begin.
+const ready = "ready\n"
+
+// play is the guest's main. It says that it is ready, waits for the word,
+// measures, prints the measure, and stays until standard input ends, so that its
+// sandbox can be looked at before and after.
 func play(text string) int {
 	var (
 		t task
@@ -51,6 +60,11 @@ func play(text string) int {
 		return 1
 	}
 	raiseFiles()
+	stdin := bufio.NewReader(os.Stdin)
+	fmt.Print(ready)
+	if _, err := stdin.ReadString('\n'); err != nil {
+		return 1
+	}
 	begin := time.Now()
 	closers, err := t.run(&m)
 	m.Seconds = time.Since(begin).Seconds()
@@ -58,7 +72,7 @@ func play(text string) int {
 		m.Err = err.Error()
 	}
 	json.NewEncoder(os.Stdout).Encode(m)
-	io.Copy(io.Discard, os.Stdin)
+	io.Copy(io.Discard, stdin)
 	for _, c := range closers {
 		c.Close()
 	}
@@ -77,50 +91,78 @@ func raiseFiles() {
 func (t task) run(m *measure) (open []io.Closer, err error) {
 	switch t.Kind {
 	case kindUp:
-		return nil, t.each(func() error { return t.upload(t.Count / t.Streams) })
+		return nil, t.each(m, t.upload)
 	case kindDown:
-		return nil, t.each(func() error { return t.download(t.Count / t.Streams) })
+		return nil, t.each(m, t.download)
 	case kindShort:
-		return nil, t.each(func() error {
-			for range t.Count / t.Streams {
+		return nil, t.each(m, func(over func() bool) (done int, err error) {
+			for done < t.Count/t.Streams && !over() {
 				if err := t.short(); err != nil {
-					return err
+					return done, err
 				}
+				done++
 			}
-			return nil
+			return done, nil
 		})
 	case kindPing:
 		return nil, t.ping(m)
 	case kindUDP:
-		return nil, t.packets()
+		return nil, t.each(m, t.packets)
 	case kindHold:
-		for range t.Count {
-			c, err := t.dial(askEcho)
-			if err != nil {
-				return open, err
-			}
-			open = append(open, c)
-			if _, err := c.Write([]byte{1}); err != nil {
-				return open, err
-			}
-			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
-				return open, err
-			}
-		}
-		return open, nil
+		return t.hold(m)
 	}
 	return nil, fmt.Errorf("no kind %q", t.Kind)
 }
 
-// each runs f in as many streams as the task has.
-func (t task) each(f func() error) error {
-	errs := make([]error, t.Streams)
+// each runs f in as many streams as the task has, and adds up what they did.
+// over reports whether the task has lasted long enough.
+func (t task) each(m *measure, f func(over func() bool) (done int, err error)) error {
+	end := time.Now().Add(t.Length)
+	over := func() bool { return !time.Now().Before(end) }
+	done, errs := make([]int, t.Streams), make([]error, t.Streams)
 	var all sync.WaitGroup
 	for i := range errs {
-		all.Go(func() { errs[i] = f() })
+		all.Go(func() { done[i], errs[i] = f(over) })
 	}
 	all.Wait()
+	for _, n := range done {
+		m.Done += n
+	}
 	return errors.Join(errs...)
+}
+
+// hold opens Count connections, and leaves them open.
+func (t task) hold(m *measure) ([]io.Closer, error) {
+	var (
+		mu   sync.Mutex
+		open []io.Closer
+	)
+	err := t.each(m, func(func() bool) (done int, err error) {
+		for range t.Count / t.Streams {
+			c, err := t.dial(askEcho)
+			if err != nil {
+				return done, err
+			}
+			mu.Lock()
+			open = append(open, c)
+			mu.Unlock()
+			if err := trip(c, make([]byte, 1)); err != nil {
+				return done, err
+			}
+			done++
+		}
+		return done, nil
+	})
+	return open, err
+}
+
+// trip sends b and waits for its return.
+func trip(c net.Conn, b []byte) error {
+	if _, err := c.Write(b); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, b)
+	return err
 }
 
 // dial connects and says what is asked for.
@@ -136,33 +178,41 @@ func (t task) dial(ask ...byte) (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
-func (t task) upload(n int) error {
+func (t task) upload(over func() bool) (done int, err error) {
 	c, err := t.dial(askUpload)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer c.Close()
-	if err := send(c, int64(n)); err != nil {
-		return err
+	for buf := make([]byte, 256<<10); !over(); {
+		n, err := c.Write(buf)
+		done += n
+		if err != nil {
+			return done, err
+		}
 	}
 	if err := c.CloseWrite(); err != nil {
-		return err
+		return done, err
 	}
 	_, err = io.ReadFull(c, make([]byte, 1)) // the server has read it all
-	return err
+	return done, err
 }
 
-func (t task) download(n int) error {
-	c, err := t.dial(binary.BigEndian.AppendUint64([]byte{askDownload}, uint64(n))...)
+// download reads until the task is over; the server learns that by a reset.
+func (t task) download(over func() bool) (done int, err error) {
+	c, err := t.dial(askDownload)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer c.Close()
-	got, err := io.Copy(io.Discard, onlyReader{c})
-	if err == nil && got != int64(n) {
-		err = fmt.Errorf("%d bytes of %d", got, n)
+	for buf := make([]byte, 256<<10); !over(); {
+		n, err := c.Read(buf)
+		done += n
+		if err != nil {
+			return done, err
+		}
 	}
-	return err
+	return done, nil
 }
 
 func (t task) short() error {
@@ -176,11 +226,7 @@ func (t task) short() error {
 	}
 	defer c.Close()
 	if !t.ByPeer {
-		if _, err := c.Write([]byte{1}); err != nil {
-			return err
-		}
-		_, err = io.ReadFull(c, make([]byte, 1))
-		return err
+		return trip(c, make([]byte, 1))
 	}
 	if _, err = c.Read(make([]byte, 1)); err == io.EOF {
 		return nil
@@ -194,32 +240,34 @@ func (t task) ping(m *measure) error {
 		return err
 	}
 	defer c.Close()
-	trips := make([]float64, t.Count)
+	var trips []float64
 	b := make([]byte, 1)
-	for i := range trips {
-		begin := time.Now()
-		if _, err := c.Write(b); err != nil {
-			return err
+	err = t.each(m, func(over func() bool) (int, error) {
+		for !over() {
+			begin := time.Now()
+			if err := trip(c, b); err != nil {
+				return len(trips), err
+			}
+			trips = append(trips, time.Since(begin).Seconds())
 		}
-		if _, err := io.ReadFull(c, b); err != nil {
-			return err
-		}
-		trips[i] = time.Since(begin).Seconds()
+		return len(trips), nil
+	})
+	if len(trips) > 0 {
+		slices.Sort(trips)
+		m.P50, m.P99 = trips[len(trips)/2], trips[len(trips)*99/100]
 	}
-	slices.Sort(trips)
-	m.P50, m.P99 = trips[len(trips)/2], trips[len(trips)*99/100]
-	return nil
+	return err
 }
 
 // window is how many packets are under way.
 const window = 32
 
-// packets sends Count packets of 64 bytes, a new one for each that returns.
-// After a second without any it sends a windowful again.
-func (t task) packets() error {
+// packets sends packets of 64 bytes, a new one for each that returns, and
+// counts those. After a second without any it sends a windowful again.
+func (t task) packets(over func() bool) (got int, err error) {
 	c, err := net.Dial("udp", t.Server)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer c.Close()
 	out, in := make([]byte, 64), make([]byte, 64)
@@ -232,15 +280,14 @@ func (t task) packets() error {
 		return nil
 	}
 	if err := fill(); err != nil {
-		return err
+		return 0, err
 	}
-	stalls := 0
-	for got := 0; got < t.Count; {
+	for stalls := 0; !over() || got == 0; {
 		c.SetReadDeadline(time.Now().Add(time.Second))
 		_, err := c.Read(in)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if stalls++; stalls > 10 {
-				return fmt.Errorf("%d packets of %d returned", got, t.Count)
+			if stalls++; stalls > 5 {
+				return got, fmt.Errorf("no packet returns after %d", got)
 			}
 			err = fill()
 		} else if err == nil {
@@ -248,8 +295,8 @@ func (t task) packets() error {
 			_, err = c.Write(out)
 		}
 		if err != nil {
-			return err
+			return got, err
 		}
 	}
-	return nil
+	return got, nil
 }

@@ -2,15 +2,19 @@ package bench
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,7 +40,7 @@ func ways() []way {
 		}, "tcpbox", nil},
 		{"pasta", func(w *world, guest []string) *exec.Cmd {
 			return w.Uplink.Command(w.t.Context(), "pasta", append([]string{"--config-net", "-q", "--runas", "0", "--"}, guest...)...)
-		}, "pasta", []string{"pasta", "--version"}},
+		}, "passt", []string{"pasta", "--version"}},
 		{"slirp4netns", func(w *world, guest []string) *exec.Cmd {
 			// The guest waits in its namespace until slirp4netns says that it is
 			// ready; it ends with it.
@@ -78,6 +82,7 @@ type world struct {
 	server netip.AddrPort
 
 	serverPID int
+	measured  int // how many measurements there were
 }
 
 func newWorld(t testing.TB) *world {
@@ -117,7 +122,7 @@ func (w *world) startServer() {
 			w.t.Errorf("the server: %v", err)
 		}
 	})
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != ready {
 		w.t.Fatalf("the server printed %q, %v", line, err)
 	}
 }
@@ -125,19 +130,21 @@ func (w *world) startServer() {
 // A sample is what one guest found, and what its stack took.
 type sample struct {
 	measure
-	CPU float64 // seconds of the stack's process, user and system
+	CPU float64 // seconds that the stack's process took for it, user and system
 	RSS float64 // bytes, when the guest was through
 }
 
 // measure runs one task in one way.
 func (w *world) measure(y way, t task) (sample, error) {
-	t.Server = w.server.String()
+	t.Server = netip.AddrPortFrom(w.server.Addr(), w.server.Port()+uint16(w.measured%serverPorts)).String()
+	w.measured++
 	text, err := json.Marshal(t)
 	if err != nil {
 		return sample{}, err
 	}
 	cmd := y.command(w, []string{w.self, guestArg, string(text)})
-	cmd.Stderr = os.Stderr
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return sample{}, err
@@ -149,29 +156,65 @@ func (w *world) measure(y way, t task) (sample, error) {
 	if err := cmd.Start(); err != nil {
 		return sample{}, err
 	}
-	hung := time.AfterFunc(patience, w.killAll)
+	var impatient atomic.Bool
+	hung := time.AfterFunc(y.patience(), func() {
+		impatient.Store(true)
+		w.killAll()
+	})
 	defer hung.Stop()
-	var s sample
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err == nil {
-		err = json.Unmarshal(line, &s.measure)
-	}
-	if err == nil && y.stack != "" {
-		s.CPU, s.RSS, err = w.stackOf(y.stack)
-	}
+	s, err := w.take(y, bufio.NewReader(stdout), stdin)
 	stdin.Close()
 	if waitErr := cmd.Wait(); err == nil && waitErr != nil {
 		err = waitErr
 	}
 	if err == nil && s.Err != "" {
-		err = fmt.Errorf("the guest: %s", s.Err)
+		err = errors.New(s.Err)
+	}
+	if impatient.Load() {
+		return s, fmt.Errorf("not done after %v", y.patience())
+	}
+	if err != nil && y.version == nil && stderr.Len() > 0 {
+		err = fmt.Errorf("%w; it wrote: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	return s, err
 }
 
-// patience bounds one measurement. It is no expectation: only what hangs meets
-// it.
-const patience = time.Minute
+// take has the guest at work, and looks at its stack before and after.
+func (w *world) take(y way, stdout *bufio.Reader, stdin io.Writer) (s sample, err error) {
+	if line, err := stdout.ReadString('\n'); line != ready {
+		return s, fmt.Errorf("the guest did not start: %q, %w", line, err)
+	}
+	var before float64
+	if y.stack != "" {
+		if before, _, err = w.stackOf(y.stack); err != nil {
+			return s, err
+		}
+	}
+	if _, err := io.WriteString(stdin, ready); err != nil {
+		return s, err
+	}
+	line, err := stdout.ReadBytes('\n')
+	if err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(line, &s.measure); err != nil {
+		return s, err
+	}
+	if y.stack != "" {
+		s.CPU, s.RSS, err = w.stackOf(y.stack)
+		s.CPU -= before
+	}
+	return s, err
+}
+
+// patience bounds one measurement, of which the longest holds many connections.
+// It is no expectation: only what hangs, or is far too slow, meets it.
+func (y way) patience() time.Duration {
+	if y.version == nil {
+		return time.Minute // ours: a failure fails the test
+	}
+	return 15 * time.Second
+}
 
 // killAll kills every process of the Net but the server.
 func (w *world) killAll() {
