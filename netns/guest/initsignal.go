@@ -28,12 +28,15 @@ func notify(ch chan<- os.Signal) {
 
 // How far apart in time the same signal may arrive at two processes that it
 // was sent to at once. When the caller speaks of a signal, init's own copy has
-// been sent, and has only to pass through this process: sameSignal bounds the
-// wait for it. The caller may be kept from speaking for long on a busy
-// machine: init remembers its copy for lately.
+// been sent, and has only to pass through this process. On a busy machine that
+// too takes its time, so init then sends itself probeSignal, and waits for
+// it as well as for sameSignal, but for no longer than lately. The caller may be
+// kept from speaking for long: init remembers its copy for lately.
 const (
 	sameSignal = 50 * time.Millisecond
 	lately     = time.Second
+
+	probeSignal = syscall.Signal(64) // the last one: the kernel delivers the others first
 )
 
 // signalWatch knows which signals init itself has received of late. Init and
@@ -44,6 +47,7 @@ const (
 type signalWatch struct {
 	mu       sync.Mutex
 	received map[os.Signal][]time.Time
+	probes   int           // how many came
 	arrived  chan struct{} // closed and replaced at each arrival
 }
 
@@ -53,6 +57,7 @@ func watchSignals() *signalWatch {
 	w := &signalWatch{received: map[os.Signal][]time.Time{}, arrived: make(chan struct{})}
 	ch := make(chan os.Signal, 256)
 	notify(ch)
+	signal.Notify(ch, probeSignal)
 	go w.collect(ch)
 	return w
 }
@@ -61,7 +66,11 @@ func watchSignals() *signalWatch {
 func (w *signalWatch) collect(ch <-chan os.Signal) {
 	for sig := range ch {
 		w.mu.Lock()
-		w.received[sig] = append(w.fresh(sig), time.Now())
+		if sig == probeSignal {
+			w.probes++
+		} else {
+			w.received[sig] = append(w.fresh(sig), time.Now())
+		}
 		close(w.arrived)
 		w.arrived = make(chan struct{})
 		w.mu.Unlock()
@@ -77,10 +86,19 @@ func (w *signalWatch) fresh(sig os.Signal) []time.Time {
 	return times
 }
 
-// take waits up to sameSignal for init's own copy of a signal, and uses it up.
+// take waits for init's own copy of a signal, and uses it up. It reports false
+// when there is none, which takes sameSignal.
 func (w *signalWatch) take(sig os.Signal) bool {
-	deadline := time.NewTimer(sameSignal)
-	defer deadline.Stop()
+	w.mu.Lock()
+	before := w.probes
+	w.mu.Unlock()
+	if err := unix.Kill(unix.Getpid(), probeSignal); err != nil {
+		before-- // there is none to wait for
+	}
+	enough, last := time.NewTimer(sameSignal), time.NewTimer(lately)
+	defer enough.Stop()
+	defer last.Stop()
+	waited := false
 	for {
 		w.mu.Lock()
 		times := w.fresh(sig)
@@ -89,11 +107,16 @@ func (w *signalWatch) take(sig os.Signal) bool {
 			w.mu.Unlock()
 			return true
 		}
-		arrived := w.arrived
+		arrived, probed := w.arrived, w.probes > before
 		w.mu.Unlock()
+		if waited && probed {
+			return false
+		}
 		select {
 		case <-arrived:
-		case <-deadline.C:
+		case <-enough.C:
+			waited = true
+		case <-last.C:
 			return false
 		}
 	}
