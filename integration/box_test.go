@@ -5,14 +5,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -26,7 +22,7 @@ import (
 type box struct {
 	*testnet.Namespace
 	cmd    *exec.Cmd
-	stderr *buffer
+	stderr *testnet.Buffer
 	log    string // path of the state log
 	pid    int    // of the process that was found in the namespace
 	end    func() // ends the sandbox and waits for that; t's end does it too
@@ -35,7 +31,7 @@ type box struct {
 // start runs a sandbox in n's uplink until t ends.
 func start(t testing.TB, n *testnet.Net, c caller, flags ...string) *box {
 	t.Helper()
-	b := &box{stderr: new(buffer), log: filepath.Join(testnet.Dir(t), "log")}
+	b := &box{stderr: new(testnet.Buffer), log: filepath.Join(testnet.Dir(t), "log")}
 	f, err := os.Create(b.log)
 	if err != nil {
 		t.Fatal(err)
@@ -74,60 +70,11 @@ func start(t testing.TB, n *testnet.Net, c caller, flags ...string) *box {
 	if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
 		t.Fatalf("the guest printed %q, %v, want ready; tcpbox wrote:\n%s", line, err, b.stderr)
 	}
-	if b.pid, err = inSandbox(n, b.cmd.Process.Pid); err != nil {
+	if b.pid, err = n.Inside(b.cmd.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
 	b.Namespace = n.Of(t, b.pid)
 	return b
-}
-
-// inSandbox returns a descendant of the process pid that is in another network
-// namespace than n's uplink.
-func inSandbox(n *testnet.Net, pid int) (int, error) {
-	uplink, err := n.Uplink.Inode()
-	if err != nil {
-		return 0, err
-	}
-	outside := fmt.Sprintf("net:[%d]", uplink)
-	children, err := childrenOf()
-	if err != nil {
-		return 0, err
-	}
-	for queue := children[pid]; len(queue) > 0; queue = queue[1:] {
-		p := queue[0]
-		if link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", p)); err == nil && link != outside {
-			return p, nil
-		}
-		queue = append(queue, children[p]...)
-	}
-	return 0, fmt.Errorf("process %d has no descendant in another network namespace", pid)
-}
-
-// childrenOf returns the children of every process of the machine.
-func childrenOf() (map[int][]int, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		return nil, err
-	}
-	children := make(map[int][]int)
-	for _, path := range stats {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended meanwhile
-		}
-		pid, err1 := strconv.Atoi(strings.Split(path, "/")[2])
-		// "pid (name) state ppid …"; the name may hold anything.
-		f := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		if len(f) < 2 {
-			continue
-		}
-		ppid, err2 := strconv.Atoi(f[1])
-		if err := errors.Join(err1, err2); err != nil {
-			return nil, err
-		}
-		children[ppid] = append(children[ppid], pid)
-	}
-	return children, nil
 }
 
 // record is one line of the JSON log, as its documentation gives it.
@@ -181,22 +128,4 @@ func (b *box) path(t testing.TB, guest netip.AddrPort) []tcpstate.State {
 		}
 	}
 	return states
-}
-
-// buffer is a bytes.Buffer for a process that writes while a test reads.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

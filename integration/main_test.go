@@ -5,68 +5,14 @@ package integration
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
-	"os/signal"
-	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 
 	"tcpbox/integration/testnet"
 )
 
-func TestMain(m *testing.M) {
-	testnet.Init()
-	heedSignals()
-	code := m.Run()
-	if built != "" {
-		os.RemoveAll(built)
-	}
-	os.Exit(code)
-}
-
-// heedSignals undoes that HUP and INT are ignored, as nohup(1) and a shell's
-// background jobs leave them: what a test starts would inherit it.
-func heedSignals() {
-	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
-		if signal.Ignored(sig) {
-			signal.Notify(make(chan os.Signal, 1), sig) // the default returns with exec
-		}
-	}
-}
-
-// built is the directory of the binary, if a test has needed it.
-var built string
-
-// build builds the binary once, where every user can run it.
-var build = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tcpbox-bin-")
-	if err != nil {
-		return "", err
-	}
-	built = dir
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "tcpbox")
-	cmd := exec.Command("go", "build", "-o", bin, "tcpbox/cmd/tcpbox")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build tcpbox: %w\n%s", err, out)
-	}
-	return bin, nil
-})
-
-// binary returns the path of the tcpbox binary.
-func binary(t testing.TB) string {
-	t.Helper()
-	bin, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bin
-}
+func TestMain(m *testing.M) { testnet.Main(m) }
 
 // caller is who runs tcpbox.
 type caller struct {
@@ -81,9 +27,39 @@ func (c caller) run(ctx context.Context, t testing.TB, n *testnet.Net, flags []s
 	t.Helper()
 	args := append([]string{"run"}, flags...)
 	args = append(append(args, "--"), guest...)
-	cmd := n.Uplink.CommandAs(ctx, c.cred, binary(t), args...)
+	cmd := n.Uplink.CommandAs(ctx, c.cred, testnet.Binary(t), args...)
 	cmd.Dir = "/"
 	return cmd
 }
 
 var root, ordinary = callers[0], callers[1]
+
+// uid is the caller's.
+func (c caller) uid() int {
+	if c.cred == nil {
+		return 0
+	}
+	return int(c.cred.Uid)
+}
+
+// outcome is how a command ended. code is -1 if a signal killed it.
+type outcome struct {
+	code           int
+	stdout, stderr string
+}
+
+func (r outcome) String() string {
+	return fmt.Sprintf("exit status %d, standard output %q, standard error %q", r.code, r.stdout, r.stderr)
+}
+
+// toEnd runs a command to its end.
+func toEnd(t testing.TB, cmd *exec.Cmd) outcome {
+	t.Helper()
+	var stdout, stderr testnet.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if _, ended := err.(*exec.ExitError); err != nil && !ended {
+		t.Fatal(err)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}

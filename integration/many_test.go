@@ -73,7 +73,7 @@ func TestManySandboxes(t *testing.T) {
 	all.Wait()
 
 	testnet.Eventually(t, n.NoProcesses)
-	ls := n.Uplink.CommandAs(t.Context(), ordinary.cred, binary(t), "ls")
+	ls := n.Uplink.CommandAs(t.Context(), ordinary.cred, testnet.Binary(t), "ls")
 	ls.Env = append(ls.Env, "XDG_RUNTIME_DIR="+runtimeDir)
 	if got := testnet.Output(t, ls); strings.Contains(got, "\n") { // more than the heading
 		t.Errorf("tcpbox ls shows %q", got)

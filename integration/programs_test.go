@@ -36,7 +36,7 @@ func (w *world) serve(t *testing.T, cred *syscall.Credential, addr netip.AddrPor
 	cmd := w.Remote.CommandAs(ctx, cred, name, args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Dir = w.dir
-	var out buffer
+	var out testnet.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	must(t, cmd.Start())
 	ended := make(chan struct{})

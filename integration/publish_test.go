@@ -42,7 +42,7 @@ func publish(t *testing.T, n *testnet.Net, flags ...string) *published {
 // tcpbox runs another tcpbox command in the uplink.
 func (p *published) tcpbox(args ...string) outcome {
 	p.t.Helper()
-	return toEnd(p.t, p.n.Uplink.Command(p.t.Context(), binary(p.t), args...))
+	return toEnd(p.t, p.n.Uplink.Command(p.t.Context(), testnet.Binary(p.t), args...))
 }
 
 // port is what inspect tells of a published port.

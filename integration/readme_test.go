@@ -33,7 +33,7 @@ func TestReadmeWithANetwork(t *testing.T) {
 	}
 	for _, c := range commands {
 		cmd := n.Uplink.Command(t.Context(), "sh", "-c", c.line+" 2>&1 || true")
-		cmd.Env = append(cmd.Environ(), fmt.Sprintf("PATH=%s:%s", filepath.Dir(binary(t)), os.Getenv("PATH")))
+		cmd.Env = append(cmd.Environ(), fmt.Sprintf("PATH=%s:%s", filepath.Dir(testnet.Binary(t)), os.Getenv("PATH")))
 		out, err := cmd.Output()
 		if err != nil {
 			t.Errorf("%s: %v", c.line, err)

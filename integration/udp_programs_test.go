@@ -272,7 +272,7 @@ var datagramPrograms = []struct {
 		addr := at(six, 4433)
 		ctx, cancel := context.WithCancel(context.Background())
 		server := w.Remote.Command(ctx, "openssl", "s_server", "-dtls1_2", "-accept", addr.String(), "-key", key, "-cert", cert, "-quiet")
-		heard := new(buffer)
+		heard := new(testnet.Buffer)
 		server.Stdout, server.Stderr = heard, heard
 		in, err := server.StdinPipe()
 		must(t, err)
@@ -289,12 +289,12 @@ var datagramPrograms = []struct {
 			return nil
 		})
 		client := ordinary.run(t.Context(), t, w.Net, []string{"--quiet"}, "openssl", "s_client", "-dtls1_2", "-connect", addr.String(), "-quiet", "-CAfile", cert)
-		said := new(buffer)
+		said := new(testnet.Buffer)
 		client.Stdout, client.Stderr = said, said
 		out, err := client.StdinPipe()
 		must(t, err)
 		must(t, client.Start())
-		wait := func(b *buffer, want string) {
+		wait := func(b *testnet.Buffer, want string) {
 			testnet.Eventually(t, func() error {
 				if !strings.Contains(b.String(), want) {
 					return fmt.Errorf("%q is missing in:\n%s", want, b)

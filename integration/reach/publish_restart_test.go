@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"bytes"
@@ -20,6 +20,12 @@ import (
 
 	"tcpbox/integration/testnet"
 	"tcpbox/stack/tcpstate"
+)
+
+// Where a published port is.
+var (
+	uplink4 = netip.AddrPortFrom(testnet.Uplink4, 8080)
+	uplink6 = netip.AddrPortFrom(testnet.Uplink6, 8080)
 )
 
 // abruptServer answers each connection with a line. Whatever it has not answered

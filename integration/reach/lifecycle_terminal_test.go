@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"fmt"
@@ -18,7 +18,7 @@ import (
 type console struct {
 	*running
 	pty    *os.File
-	output *buffer
+	output *testnet.Buffer
 	past   int // how much of the output expect has gone past
 	closed chan struct{}
 }
@@ -41,7 +41,7 @@ func (c caller) open(t testing.TB, cmd *exec.Cmd) *console {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	cmd.Env = append(cmd.Env, "TERM=dumb", "PS1=$ ", "HISTFILE=")
 	cmd.Dir = "/"
-	o := &console{pty: master, output: new(buffer), closed: make(chan struct{})}
+	o := &console{pty: master, output: new(testnet.Buffer), closed: make(chan struct{})}
 	go o.read()
 	t.Cleanup(func() {
 		master.Close()
@@ -116,7 +116,7 @@ func inShells(t *testing.T, f func(t *testing.T, c caller, o *console, stopped s
 			t.Run(sh.name, func(t *testing.T) {
 				testnet.Programs(t, sh.name)
 				cmd := n.Uplink.CommandAs(t.Context(), c.cred, sh.args[0], sh.args[1:]...)
-				cmd.Env = append(cmd.Env, "B="+binary(t)+" run --quiet --net none", "G="+lifeGuestPath(t))
+				cmd.Env = append(cmd.Env, "B="+testnet.Binary(t)+" run --quiet --net none", "G="+lifeGuestPath(t))
 				o := c.open(t, cmd)
 				o.shows("$ ")
 				f(t, c, o, sh.stopped)
@@ -240,7 +240,7 @@ func TestLifeTerminalShell(t *testing.T) {
 	everybody(t, func(t *testing.T, n *testnet.Net, c caller) {
 		// The caller's shell has no job control: it takes nothing back itself.
 		cmd := n.Uplink.CommandAs(t.Context(), c.cred, "sh", "-c",
-			`"$0" run --quiet --net none -e 'PS1=inner$ ' -- bash --norc --noprofile --noediting -i; echo status $?; read x; echo outer $x`, binary(t))
+			`"$0" run --quiet --net none -e 'PS1=inner$ ' -- bash --norc --noprofile --noediting -i; echo status $?; read x; echo outer $x`, testnet.Binary(t))
 		o := c.open(t, cmd)
 		o.shows("inner$ ")
 		o.types("tty\n")
@@ -290,12 +290,12 @@ func TestLifeTerminalAfterKill(t *testing.T) {
 		for _, who := range []string{"guest", "init"} {
 			t.Run(who, func(t *testing.T) {
 				cmd := n.Uplink.CommandAs(t.Context(), c.cred, "sh", "-c",
-					`"$0" run --quiet --net none -e 'PS1=inner$ ' -- bash --norc --noprofile --noediting -i; echo status $?; read x; echo outer $x`, binary(t))
+					`"$0" run --quiet --net none -e 'PS1=inner$ ' -- bash --norc --noprofile --noediting -i; echo status $?; read x; echo outer $x`, testnet.Binary(t))
 				o := c.open(t, cmd)
 				o.shows("inner$ ")
 				o.types("sh -c 'echo u\"\"p; exec sleep 1000'\n")
 				o.shows("up\r\n")
-				children, err := childrenOf()
+				children, err := testnet.Children()
 				must(t, err)
 				box := children[o.cmd.Process.Pid]
 				if len(box) != 1 {
@@ -321,7 +321,7 @@ func TestLifeTerminalAfterKill(t *testing.T) {
 func TestLifeTerminalLog(t *testing.T) {
 	everybody(t, func(t *testing.T, n *testnet.Net, c caller) {
 		cmd := n.Uplink.CommandAs(t.Context(), c.cred, "sh", "-c",
-			`"$0" run --net none --log - --peer web=http -- "$0" get http://web/bytes/3; echo; echo status $?`, binary(t))
+			`"$0" run --net none --log - --peer web=http -- "$0" get http://web/bytes/3; echo; echo status $?`, testnet.Binary(t))
 		o := c.open(t, cmd)
 		o.shows("status 0\r\n")
 		o.wait()

@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"encoding/json"
@@ -261,7 +261,7 @@ func TestLifeDeviceGone(t *testing.T) {
 func TestLifeSuspended(t *testing.T) {
 	everybody(t, func(t *testing.T, n *testnet.Net, c caller) {
 		cmd := c.run(t.Context(), t, n, []string{"--quiet", "--net", "none", "--peer", "web=http"},
-			"sh", "-c", `echo up; read x; "$0" get http://web/bytes/3; exit 6`, binary(t))
+			"sh", "-c", `echo up; read x; "$0" get http://web/bytes/3; exit 6`, testnet.Binary(t))
 		stdin, err := cmd.StdinPipe()
 		must(t, err)
 		p := begin(t, cmd)

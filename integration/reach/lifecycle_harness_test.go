@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"bytes"
@@ -36,14 +36,6 @@ func everybody(t *testing.T, f func(t *testing.T, n *testnet.Net, c caller)) {
 	}
 }
 
-// uid is the caller's.
-func (c caller) uid() int {
-	if c.cred == nil {
-		return 0
-	}
-	return int(c.cred.Uid)
-}
-
 // boxes returns the processes of the machine that execute the binary, init of a
 // sandbox among them, by their ids.
 func boxes(t testing.TB) []int {
@@ -52,7 +44,7 @@ func boxes(t testing.TB) []int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin := binary(t)
+	bin := testnet.Binary(t)
 	var pids []int
 	for _, link := range links {
 		if path, err := os.Readlink(link); err != nil || path != bin {
@@ -69,7 +61,7 @@ func boxes(t testing.TB) []int {
 // guests leave is found by the Net.
 func noBoxesAfter(t testing.TB) {
 	t.Helper()
-	binary(t)
+	testnet.Binary(t)
 	t.Cleanup(func() {
 		testnet.Eventually(t, func() error {
 			if pids := boxes(t); len(pids) > 0 {
@@ -103,7 +95,7 @@ func toEnd(t testing.TB, cmd *exec.Cmd) outcome {
 type running struct {
 	t              testing.TB
 	cmd            *exec.Cmd
-	stdout, stderr *buffer
+	stdout, stderr *testnet.Buffer
 	ended          chan struct{}
 	err            error // of Wait, once ended is closed
 }
@@ -115,7 +107,7 @@ type running struct {
 // so the thread is kept for as long.
 func begin(t testing.TB, cmd *exec.Cmd) *running {
 	t.Helper()
-	p := &running{t: t, cmd: cmd, stdout: new(buffer), stderr: new(buffer), ended: make(chan struct{})}
+	p := &running{t: t, cmd: cmd, stdout: new(testnet.Buffer), stderr: new(testnet.Buffer), ended: make(chan struct{})}
 	cmd.Env = append(cmd.Env, lifePath)
 	if cmd.Stdout == nil {
 		cmd.Stdout = p.stdout
@@ -202,7 +194,7 @@ func insiders(t testing.TB, pid int) (initPID, guestPID int) {
 
 // sandboxOf is insiders of this moment: what there is not is 0.
 func sandboxOf(t testing.TB, pid int) (initPID, guestPID int, err error) {
-	children, err := childrenOf()
+	children, err := testnet.Children()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -212,7 +204,7 @@ func sandboxOf(t testing.TB, pid int) (initPID, guestPID int, err error) {
 		}
 		initPID = init
 		for _, guest := range children[init] {
-			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", guest)); err == nil && exe != binary(t) {
+			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", guest)); err == nil && exe != testnet.Binary(t) {
 				return init, guest, nil
 			}
 		}
@@ -237,7 +229,7 @@ func (c caller) prepared(t testing.TB, n *testnet.Net, script string) *exec.Cmd 
 	t.Helper()
 	testnet.Programs(t, "setpriv", "mount", "mknod")
 	cmd := n.Uplink.Command(t.Context(), "sh", "-ec", script)
-	cmd.Env = append(cmd.Env, "TCPBOX="+binary(t), "AS=", "XDG_RUNTIME_DIR=")
+	cmd.Env = append(cmd.Env, "TCPBOX="+testnet.Binary(t), "AS=", "XDG_RUNTIME_DIR=")
 	if c.cred != nil {
 		node := filepath.Join(testnet.Dir(t), "tun")
 		cmd.Args[len(cmd.Args)-1] = fmt.Sprintf("mknod -m 666 %s c 10 200\nmount --bind %s /dev/net/tun\n%s", node, node, script)
@@ -302,7 +294,7 @@ func lifeGuest(args []string) int {
 // lifeGuestPath is a copy of the test binary that every user can execute.
 func lifeGuestPath(t testing.TB) string {
 	t.Helper()
-	path, err := guestCopy(binary(t))
+	path, err := guestCopy(testnet.Binary(t))
 	if err != nil {
 		t.Fatal(err)
 	}

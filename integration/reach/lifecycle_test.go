@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"fmt"
@@ -290,7 +290,7 @@ func TestLifeName(t *testing.T) {
 			return p
 		}
 		tcpbox := func(t *testing.T, args ...string) outcome {
-			return toEnd(t, n.Uplink.CommandAs(t.Context(), c.cred, binary(t), args...))
+			return toEnd(t, n.Uplink.CommandAs(t.Context(), c.cred, testnet.Binary(t), args...))
 		}
 		first := box(t)
 		second := tcpbox(t, "run", "--name", name, "--", "true")
@@ -359,7 +359,7 @@ func TestLifeAtOnce(t *testing.T) {
 		var inputs []io.Closer
 		for range 10 {
 			cmd := c.run(t.Context(), t, n, []string{"--quiet", "--net", "none", "--peer", "web=http", "--peer", "other=http"},
-				"sh", "-c", `echo up; read x; "$0" get http://web/bytes/3 && "$0" get http://other/bytes/3`, binary(t))
+				"sh", "-c", `echo up; read x; "$0" get http://web/bytes/3 && "$0" get http://other/bytes/3`, testnet.Binary(t))
 			stdin, err := cmd.StdinPipe()
 			must(t, err)
 			inputs = append(inputs, stdin)

@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"bufio"
@@ -35,7 +35,7 @@ func inhabit(t *testing.T, n *testnet.Net, cmd *exec.Cmd) *inhabitant {
 	uplink, err := n.Uplink.Inode()
 	must(t, err)
 	if link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err != nil || link == fmt.Sprintf("net:[%d]", uplink) {
-		if pid, err = inSandbox(n, pid); err != nil {
+		if pid, err = n.Inside(pid); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -80,7 +80,7 @@ func (in *inhabitant) leave() {
 // tcpbox returns a command of tcpbox in n's uplink.
 func (c caller) tcpbox(t *testing.T, n *testnet.Net, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := n.Uplink.CommandAs(t.Context(), c.cred, binary(t), args...)
+	cmd := n.Uplink.CommandAs(t.Context(), c.cred, testnet.Binary(t), args...)
 	cmd.Env = append(cmd.Env, "XDG_RUNTIME_DIR=")
 	cmd.Dir = "/"
 	return cmd

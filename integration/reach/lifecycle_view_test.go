@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"fmt"
@@ -131,7 +131,7 @@ func TestLifeDescriptors(t *testing.T) {
 func TestLifeClosedStreams(t *testing.T) {
 	everybody(t, func(t *testing.T, n *testnet.Net, c caller) {
 		for _, closed := range []string{"<&-", ">&-", "2>&-", "<&- >&- 2>&-"} {
-			cmd := n.Uplink.CommandAs(t.Context(), c.cred, "sh", "-c", `"$0" run --net none --log - -- sh -c 'exit 8' `+closed, binary(t))
+			cmd := n.Uplink.CommandAs(t.Context(), c.cred, "sh", "-c", `"$0" run --net none --log - -- sh -c 'exit 8' `+closed, testnet.Binary(t))
 			if got := toEnd(t, cmd); got.code != 8 {
 				t.Errorf("%s: %v, want exit status 8", closed, got)
 			}

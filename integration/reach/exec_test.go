@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"errors"
@@ -86,7 +86,7 @@ func TestExec(t *testing.T) {
 			}
 		})
 		t.Run("from inside", func(t *testing.T) {
-			got := toEnd(t, c.exec(t, n, name, binary(t), "exec", name, "--", "echo", "reached"))
+			got := toEnd(t, c.exec(t, n, name, testnet.Binary(t), "exec", name, "--", "echo", "reached"))
 			if got.code != 125 || got.stdout != "" || !strings.Contains(got.stderr, "tcpbox: error: ") {
 				t.Errorf("%v, want status 125", got)
 			}
@@ -151,7 +151,7 @@ func TestExecTerminal(t *testing.T) {
 		testnet.Programs(t, "bash", "stty")
 		name, _ := sleepingBox(t, n, c)
 		cmd := n.Uplink.CommandAs(t.Context(), c.cred, "bash", "--norc", "--noprofile", "--noediting", "-i")
-		cmd.Env = append(cmd.Env, "B="+binary(t), "N="+name)
+		cmd.Env = append(cmd.Env, "B="+testnet.Binary(t), "N="+name)
 		o := c.open(t, cmd)
 		o.shows("$ ")
 		o.types("before=$(stty -g)\n")
@@ -242,7 +242,7 @@ func TestLingerTerminal(t *testing.T) {
 	everybody(t, func(t *testing.T, n *testnet.Net, c caller) {
 		testnet.Programs(t, "bash")
 		cmd := n.Uplink.CommandAs(t.Context(), c.cred, "bash", "--norc", "--noprofile", "--noediting", "-i")
-		cmd.Env = append(cmd.Env, "B="+binary(t)+" run --net none --linger")
+		cmd.Env = append(cmd.Env, "B="+testnet.Binary(t)+" run --net none --linger")
 		o := c.open(t, cmd)
 		o.shows("$ ")
 		o.types("$B -- sh -c 'setsid sleep 1000 & exit 3'\n")

@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"encoding/json"
@@ -283,7 +283,7 @@ func TestAttachWithoutTUN(t *testing.T) {
 	n := testnet.New(t)
 	in := unshared(t, n, root)
 	const hide = "mount -t tmpfs none /dev/net; exec "
-	got := toEnd(t, n.Uplink.Command(t.Context(), "sh", "-c", hide+binary(t)+" attach --net none "+strconv.Itoa(in.pid)))
+	got := toEnd(t, n.Uplink.Command(t.Context(), "sh", "-c", hide+testnet.Binary(t)+" attach --net none "+strconv.Itoa(in.pid)))
 	if got.code != 125 || !strings.Contains(got.stderr, "modprobe tun") {
 		t.Errorf("without /dev/net/tun: %v", got)
 	}
@@ -345,7 +345,7 @@ func TestAttachPodman(t *testing.T) {
 		wait $!
 		echo tcpbox ended with $?`
 	cmd := n.Uplink.Command(t.Context(), "sh", "-c", "cd "+dir+script)
-	cmd.Env = append(cmd.Env, "TCPBOX="+binary(t))
+	cmd.Env = append(cmd.Env, "TCPBOX="+testnet.Binary(t))
 	got := toEnd(t, cmd)
 	if got.code == 9 {
 		t.Skipf("podman cannot run a container here: %v", got)

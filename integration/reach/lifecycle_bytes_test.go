@@ -1,4 +1,4 @@
-package integration
+package reach
 
 import (
 	"bytes"
@@ -181,7 +181,7 @@ func TestLifePipes(t *testing.T) {
 			{"a file as output", `f=$(mktemp); "$0" run -q -- sh -c 'echo a; echo b' >$f; cat $f; rm $f`, "a\nb\n"},
 		} {
 			t.Run(row.what, func(t *testing.T) {
-				cmd := n.Uplink.CommandAs(t.Context(), c.cred, "bash", "-c", row.script, binary(t))
+				cmd := n.Uplink.CommandAs(t.Context(), c.cred, "bash", "-c", row.script, testnet.Binary(t))
 				if got := toEnd(t, cmd); got.stdout != row.want {
 					t.Errorf("%v, want %q", got, row.want)
 				}
