@@ -42,12 +42,13 @@ var rooms = []room{
 	{"tun/packet", nil, "headers are bytes, whoever carries them"},
 	{"netns/confine", nil, "confinement serves the guest and tcpbox alike"},
 	{"stack/dns", nil, "the resolver serves on listeners it is given"},
-	{"stack/peer", nil, "peers serve on listeners they are given"},
+	{"policy/spell", nil, "a slip of the pen is one in every text"},
+	{"stack/peer", []string{"policy/spell"}, "peers serve on listeners they are given"},
 
 	{"tun", []string{"tun/packet"}, "a device carries packets and knows nothing of who makes them"},
 	{"tun/tuntest", []string{"tun/packet", "tun"}, "the fake device is for everyone's tests"},
 
-	{"policy/knob", []string{"stack/tcpstate"}, "the knobs are words; each leg carries them out"},
+	{"policy/knob", []string{"stack/tcpstate", "policy/spell"}, "the knobs are words; each leg carries them out"},
 	{"policy", []string{"stack/tcpstate", "policy/knob"}, "policy is pure: it decides and applies nothing"},
 
 	{"netns", []string{"tun"}, "a namespace holds a device; what runs in it is package guest's"},
@@ -86,7 +87,7 @@ var rooms = []room{
 func commandImports(more ...string) []string {
 	return append([]string{
 		".", "stack/tcpstate", "stack/statelog", "stack/legs", "stack/relay", "stack/dns", "stack/peer",
-		"tun/packet", "policy", "policy/knob", "netns/confine",
+		"tun/packet", "policy", "policy/knob", "policy/spell", "netns/confine",
 	}, more...)
 }
 

@@ -115,12 +115,17 @@ func parsePublishAddr(text string, six bool) (netip.Addr, *PublishError) {
 		return a, badPublish("write it as IPv4: "+a.Unmap().String(), "%q is IPv4 in another form", text)
 	case a.Zone() != "":
 		return a, badPublish("publish on [::] and say who may come with --accept-from", "a link-local address with a zone is not supported")
-	case a.IsMulticast():
+	case notAHost(a):
 		return a, badPublish("", "%q is a group, not a host", text)
 	case a.Is6() != six:
 		return a, badPublish("", "%q has no brackets around it if it is IPv4", text)
 	}
 	return a, nil
+}
+
+// notAHost reports whether an address is that of many: nothing could listen on it.
+func notAHost(a netip.Addr) bool {
+	return a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
 // parsePorts reads the two ports or ranges.
@@ -240,6 +245,8 @@ func (p Publish) check(noIPv6 bool) *PublishError {
 		err = badPublish("", "port 0 of the guest is none")
 	case int(p.Port)+n > math.MaxUint16 || int(p.HostPort)+n > math.MaxUint16:
 		err = badPublish("", "the range goes beyond port 65535")
+	case notAHost(p.host()):
+		err = badPublish("", "%v is a group, not a host", p.host())
 	case p.host().Is6() && noIPv6:
 		err = badPublish("leave --no-ipv6 out, or publish on an IPv4 address", "the sandbox has no IPv6")
 	default:

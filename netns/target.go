@@ -102,10 +102,10 @@ func openNetNS(path string) (int, error) {
 	target := Target{Path: path}.String()
 	probe, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {
-		hint := "\"ip netns list\" and \"lsns -t net\" show what there is"
-		if errors.Is(err, unix.EACCES) {
-			hint = "run as root"
+		if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+			return -1, &AttachError{target, fmt.Errorf("open: %w", err), "run as its owner, or as root"}
 		}
+		hint := "\"ip netns list\" and \"lsns -t net\" show what there is"
 		return -1, &AttachError{target, &because{err.Error(), errors.Join(ErrNoNamespace, err)}, hint}
 	}
 	defer unix.Close(probe)

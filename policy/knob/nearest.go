@@ -3,6 +3,7 @@ package knob
 import (
 	"strings"
 
+	"tcpbox/policy/spell"
 	"tcpbox/stack/tcpstate"
 )
 
@@ -14,38 +15,12 @@ func nearest(name string) string {
 	}
 	// As from the kernel's names: tcp_tw_reuse is time-wait.reuse here.
 	folded := strings.NewReplacer("_", "-", "tw-", "time-wait.", "tw_", "time-wait.").Replace(strings.ToLower(name))
-	best, bestDistance := "", len(folded)/3+1
-	consider := func(candidate string) {
-		if n := distance(folded, candidate); n < bestDistance {
-			best, bestDistance = candidate, n
-		}
-	}
+	var candidates []string
 	for _, key := range keys() {
-		consider(key)
+		candidates = append(candidates, key)
 		for _, leg := range tcpstate.Legs() {
-			consider(leg.String() + "." + key)
+			candidates = append(candidates, leg.String()+"."+key)
 		}
 	}
-	return best
-}
-
-// distance is the number of letters to add, drop or change to get from a to b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	return spell.Nearest(folded, candidates, len(folded)/3+1)
 }

@@ -14,6 +14,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"tcpbox/policy/spell"
 )
 
 // Kind is what a peer does with a connection. The zero Kind is none.
@@ -111,38 +113,11 @@ func ParseKind(name string) (Kind, error) {
 }
 
 // nearest returns the kind's name that name was probably meant to be: the one
-// that the fewest single-letter edits lead to, if those are at most a third of
-// its letters.
+// that the fewest slips lead to, if those are at most a third of its letters.
 func nearest(name string) (string, bool) {
-	best, distance := "", len(name)+1
 	if len(name) > 16 {
 		return "", false
 	}
-	for _, candidate := range kindNames[HTTP:] {
-		if d := edits(name, candidate); d < distance {
-			best, distance = candidate, d
-		}
-	}
-	return best, best != "" && distance <= max(1, (len(best)+1)/3)
-}
-
-// edits counts the insertions, deletions and substitutions that turn a into b.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
+	best := spell.Nearest(name, kindNames[HTTP:], len(name)+1)
+	return best, best != "" && spell.Slips(name, best) <= max(1, (len(best)+1)/3)
 }

@@ -26,19 +26,14 @@ type PublishAnswer struct {
 const publishBody = `the body is {"publish": "127.0.0.1:8080:80"}, and may have {"accept_from": ["192.0.2.0/24"]}`
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
-	s.changePorts(w, r, func(p tcpbox.Publish) ([]tcpbox.PortInfo, error) { return s.box.Publish(r.Context(), p) })
+	s.changePorts(w, r, true, func(p tcpbox.Publish) ([]tcpbox.PortInfo, error) { return s.box.Publish(r.Context(), p) })
 }
 
 func (s *Server) unpublish(w http.ResponseWriter, r *http.Request) {
-	s.changePorts(w, r, func(p tcpbox.Publish) ([]tcpbox.PortInfo, error) {
-		if len(p.From) > 0 {
-			return nil, errors.New("accept_from has no place here")
-		}
-		return s.box.Unpublish(p)
-	})
+	s.changePorts(w, r, false, s.box.Unpublish)
 }
 
-func (s *Server) changePorts(w http.ResponseWriter, r *http.Request, change func(tcpbox.Publish) ([]tcpbox.PortInfo, error)) {
+func (s *Server) changePorts(w http.ResponseWriter, r *http.Request, from bool, change func(tcpbox.Publish) ([]tcpbox.PortInfo, error)) {
 	var req PublishRequest
 	if err := read(r, &req); err != nil {
 		refuse(w, http.StatusBadRequest, err, publishBody)
@@ -49,6 +44,10 @@ func (s *Server) changePorts(w http.ResponseWriter, r *http.Request, change func
 		refusePublish(w, http.StatusBadRequest, err)
 		return
 	}
+	if err := checkAcceptFrom(req.AcceptFrom, from); err != nil {
+		refuse(w, http.StatusBadRequest, err, publishBody)
+		return
+	}
 	p.From = req.AcceptFrom
 	ports, err := change(p)
 	if err != nil {
@@ -56,6 +55,20 @@ func (s *Server) changePorts(w http.ResponseWriter, r *http.Request, change func
 		return
 	}
 	answer(w, http.StatusOK, PublishAnswer{V: Version, Ports: ports})
+}
+
+// checkAcceptFrom says what is wrong with the clients that may come in; from: they
+// have a place in the request.
+func checkAcceptFrom(clients []netip.Prefix, from bool) error {
+	if len(clients) > 0 && !from {
+		return errors.New("accept_from has no place here")
+	}
+	for _, c := range clients {
+		if _, err := tcpbox.ParseAcceptFrom(c.String()); err != nil {
+			return fmt.Errorf("accept_from: %w", err)
+		}
+	}
+	return nil
 }
 
 // refusePublish answers with the hint of the first error that has one.

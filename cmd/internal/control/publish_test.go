@@ -71,7 +71,10 @@ func TestBadPublishRequests(t *testing.T) {
 		{"publish", `{"publish":"80:"}`, http.StatusBadRequest},
 		{"publish", `{"publish":"8080:80","accept_from":["x"]}`, http.StatusBadRequest},
 		{"publish", `{"publish":"8080:80","more":1}`, http.StatusBadRequest},
-		{"unpublish", `{"publish":"8080:80","accept_from":["192.0.2.0/24"]}`, http.StatusConflict},
+		{"unpublish", `{"publish":"8080:80","accept_from":["192.0.2.0/24"]}`, http.StatusBadRequest},
+		{"publish", `{"publish":"8080:80","accept_from":["192.0.2.1/24"]}`, http.StatusBadRequest},
+		{"publish", `{"publish":"8080:80","accept_from":["::ffff:192.0.2.0/120"]}`, http.StatusBadRequest},
+		{"publish", `{"publish":"255.255.255.255:8080:80"}`, http.StatusBadRequest},
 		{"unpublish", `{"publish":"70000:80"}`, http.StatusBadRequest},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://sandbox/v1/"+row.path, strings.NewReader(row.body))
