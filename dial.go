@@ -46,7 +46,24 @@ func (s *Sandbox) Dial(ctx context.Context, network, address string) (net.Conn, 
 		}
 		errs = append(errs, err)
 	}
-	return nil, &net.OpError{Op: "dial", Net: network, Addr: hostAddr(address), Err: errors.Join(append(errs, err)...)}
+	return nil, &net.OpError{Op: "dial", Net: network, Addr: hostAddr(address), Err: distinct(append(errs, err))}
+}
+
+// distinct joins errors, and of those that say the same only the first: both
+// families fail alike.
+func distinct(errs []error) error {
+	var all []error
+	said := make(map[string]bool)
+	for _, err := range errs {
+		if err != nil && !said[err.Error()] {
+			said[err.Error()] = true
+			all = append(all, err)
+		}
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	return errors.Join(all...)
 }
 
 // targets are the guest's addresses that address means, in order.

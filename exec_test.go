@@ -83,19 +83,21 @@ func TestLinger(t *testing.T) {
 // A second command in a sandbox, beside its guest.
 func ExampleSandbox_Exec() {
 	box, err := tcpbox.Start(context.Background(), tcpbox.Config{
-		Args:  []string{"sleep", "1000"},
-		Peers: []peer.Spec{{Name: "web", Kind: peer.HTTP, Port: 80}},
+		Args: []string{"sleep", "1000"},
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer box.Close()
 	cmd, err := box.Exec(context.Background(), tcpbox.ExecConfig{
-		Args: []string{"getent", "hosts", "web"}, Stdout: os.Stdout,
+		Args: []string{"sh", "-c", "echo this is inside; exit 3"}, Stdout: os.Stdout,
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
 	status, err := cmd.Wait()
-	fmt.Println(status, err)
+	fmt.Println(status.ExitCode(), err)
+	// Output:
+	// this is inside
+	// 3 <nil>
 }

@@ -31,7 +31,7 @@ SCRIPT
 chmod +x build.sh
 
 echo "the build, in the sandbox:"
-tcpbox run --name build --net none --peer mirror=http --log states.jsonl -- ./build.sh
+tcpbox run --name "build-$$" --net none --peer mirror=http --log states.jsonl -- ./build.sh
 
 echo
 echo "what it reached:"

@@ -25,7 +25,7 @@ func lsCommand(streams Streams) *cli.Command {
 			if c.Args().Present() {
 				return usagef(`see "tcpbox help ls"`, "ls takes no argument")
 			}
-			infos, err := inspectAll(c.Context)
+			infos, err := inspectAll(c.Context, streams.Err)
 			if err != nil {
 				return err
 			}
@@ -40,8 +40,9 @@ func lsCommand(streams Streams) *cli.Command {
 	}
 }
 
-// inspectAll asks every live sandbox. One that ends meanwhile is left out.
-func inspectAll(ctx context.Context) ([]tcpbox.Info, error) {
+// inspectAll asks every live sandbox. One that ends meanwhile is left out; one
+// that lives and does not answer is told on w.
+func inspectAll(ctx context.Context, w io.Writer) ([]tcpbox.Info, error) {
 	names, err := control.List()
 	if err != nil {
 		return nil, err
@@ -54,6 +55,9 @@ func inspectAll(ctx context.Context) ([]tcpbox.Info, error) {
 		}
 		in, err := client.Inspect(ctx)
 		if err != nil {
+			if !errors.Is(err, control.ErrEnded) {
+				fmt.Fprintf(w, "tcpbox: warning: %s\n", oneLine(strip(err.Error())))
+			}
 			continue
 		}
 		infos = append(infos, in)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"tcpbox"
@@ -66,11 +67,16 @@ func Connect(name string) (*Client, error) {
 	case e.lock != nil:
 		return nil, errors.Join(fmt.Errorf("control: %q: %w", name, ErrNotFound), e.bury())
 	}
+	return clientOf(name, e.socket()), nil
+}
+
+// clientOf is a Client for what listens at socket.
+func clientOf(name, socket string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", e.socket())
+		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{name: name, socket: e.socket(), http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}, nil
+	return &Client{name: name, socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 // Inspect returns everything that is in force in the sandbox.
@@ -101,16 +107,32 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("control: reach sandbox %q: %w", c.name, err)
+		return c.lost(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return failure(resp)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
-		return fmt.Errorf("control: sandbox %q answered: %w", c.name, err)
+		return c.lost(fmt.Errorf("its answer: %w", err))
 	}
 	return nil
+}
+
+// lost says why there was no answer. A sandbox that has ended meanwhile matches
+// ErrEnded; one that lives and hangs up matches ErrRefused.
+func (c *Client) lost(err error) error {
+	e, probeErr := probe(filepath.Dir(c.socket))
+	hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+	switch {
+	case errors.Is(probeErr, fs.ErrNotExist):
+		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrEnded)
+	case probeErr == nil && e.lock != nil: // dead, and not removed
+		return errors.Join(fmt.Errorf("control: sandbox %q: %w", c.name, ErrEnded), e.lock.Close())
+	case hungUp:
+		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrRefused)
+	}
+	return fmt.Errorf("control: reach sandbox %q: %w", c.name, err)
 }
 
 // failure is what an answer that is not a success says.

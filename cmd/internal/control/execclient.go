@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -50,6 +49,10 @@ func (c *Client) Exec(ctx context.Context, cfg tcpbox.ExecConfig) (*Command, err
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	if err := cmd.start(cfg); err != nil {
+		var said *RemoteError
+		if !errors.As(err, &said) && ctx.Err() == nil {
+			err = c.lost(err)
+		}
 		conn.Close()
 		closeAll(cmd.st.take())
 		if ctx.Err() != nil {
@@ -70,11 +73,10 @@ func (c *Client) upgrade(ctx context.Context, in ExecRequest) (*net.UnixConn, er
 	if len(body) > maxExecBody {
 		return nil, &RemoteError{Exit: 2, Message: fmt.Sprintf("arguments and environment of %d bytes are more than %d", len(body), maxExecBody)}
 	}
-	lost := func(err error) error { return fmt.Errorf("control: reach sandbox %q: %w", c.name, err) }
 	var d net.Dialer
 	dialled, err := d.DialContext(ctx, "unix", c.socket)
 	if err != nil {
-		return nil, lost(err)
+		return nil, c.lost(err)
 	}
 	conn := dialled.(*net.UnixConn)
 	_ = conn.SetDeadline(time.Now().Add(requestTimeout))
@@ -83,7 +85,7 @@ func (c *Client) upgrade(ctx context.Context, in ExecRequest) (*net.UnixConn, er
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://sandbox/v1/exec", bytes.NewReader(body))
 	if err != nil {
 		conn.Close()
-		return nil, lost(err)
+		return nil, c.lost(err)
 	}
 	req.Header.Set("Connection", "Upgrade")
 	req.Header.Set("Upgrade", upgradeTo)
@@ -94,7 +96,7 @@ func (c *Client) upgrade(ctx context.Context, in ExecRequest) (*net.UnixConn, er
 	resp, err := http.ReadResponse(bufio.NewReader(conn), req)
 	if err != nil {
 		conn.Close()
-		return nil, lost(errors.Join(writeErr, err))
+		return nil, c.lost(errors.Join(writeErr, err))
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		defer conn.Close()
@@ -116,9 +118,6 @@ func (c *Command) start(cfg tcpbox.ExecConfig) error {
 	}
 	var m ExecMessage
 	if err := c.st.receive(&m); err != nil {
-		if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
-			err = ErrLost
-		}
 		return fmt.Errorf("control: %w", err)
 	}
 	passed := c.st.take()

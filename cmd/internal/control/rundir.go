@@ -20,6 +20,12 @@ var (
 	// ErrNotFound: no live sandbox has the name.
 	ErrNotFound = errors.New("there is no such sandbox")
 
+	// ErrEnded: the sandbox was there, and has ended meanwhile.
+	ErrEnded = errors.New("it has ended")
+
+	// ErrRefused: the sandbox lives, and hung up without an answer.
+	ErrRefused = errors.New("it refuses to answer: from inside the namespace that it serves it cannot be reached, and it may be about to end")
+
 	// ErrInside: the runtime directory is hidden, for this is a sandbox.
 	ErrInside = errors.New("sandboxes cannot be reached from inside a sandbox")
 )

@@ -1,0 +1,78 @@
+package control
+
+import (
+	"errors"
+	"io"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tcpbox"
+)
+
+// TestASandboxThatEnds is asked when it is gone, and when it hangs up.
+func TestASandboxThatEnds(t *testing.T) {
+	asks := []struct {
+		name string
+		ask  func(*Client) error
+	}{
+		{"inspect", func(c *Client) error { _, err := c.Inspect(t.Context()); return err }},
+		{"stop", func(c *Client) error { return c.Stop(t.Context(), 0) }},
+		{"publish", func(c *Client) error { _, err := c.Publish(t.Context(), tcpbox.Publish{Port: 80}); return err }},
+		{"exec", func(c *Client) error {
+			_, err := c.Exec(t.Context(), tcpbox.ExecConfig{Args: []string{"true"}})
+			return err
+		}},
+	}
+	check := func(when string, c *Client, want error) {
+		t.Helper()
+		for _, a := range asks {
+			err := a.ask(c)
+			if !errors.Is(err, want) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), `sandbox "web"`) {
+				t.Errorf("%s, %s: %v, want %v", when, a.name, err, want)
+			}
+		}
+	}
+
+	dir := t.TempDir()
+	e, err := claim(dir, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", e.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hangsUp = make(chan struct{})
+	go func() {
+		defer close(hangsUp)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	c := clientOf("web", filepath.Join(dir, "web", sockName))
+	check("it hangs up", c, ErrRefused)
+	l.Close()
+	<-hangsUp
+
+	if err := e.lock.Close(); err != nil { // as a kill does
+		t.Fatal(err)
+	}
+	check("it was killed", c, ErrEnded)
+
+	if e, err = claim(dir, "web"); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.remove(); err != nil {
+		t.Fatal(err)
+	}
+	check("it has ended", c, ErrEnded)
+	if err := c.lost(io.EOF); !errors.Is(err, ErrEnded) {
+		t.Errorf("it ended while it was asked: %v", err)
+	}
+}
