@@ -12,6 +12,7 @@ import (
 
 	"tcpbox/netns"
 	"tcpbox/netns/guest"
+	"tcpbox/netns/sockdiag"
 	"tcpbox/policy"
 	"tcpbox/policy/knob"
 	"tcpbox/stack"
@@ -36,6 +37,8 @@ type Sandbox struct {
 	host    *upstream.Host
 	owned   *upstream.Addresses
 	log     *recorder
+	finder  *sockdiag.Finder // of the host's sockets
+	names   names
 	knobs   *knob.Plan
 	hosts   *hostTable
 
@@ -113,6 +116,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 		return fmt.Errorf("tcpbox: %w", err)
 	}
 	s.host = newHost(s.owned, cfg.Policy)
+	s.watchHost()
 	s.published = newPublisher(s.host, addrs, needsDefault6(cfg))
 	if _, err := s.published.bind(cfg.Publish); err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
@@ -130,6 +134,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 		Device: s.inside.Device(), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
 		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, MaxFlows: cfg.MaxFlows,
 		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Log: cfg.Log,
+		Facts: s.log.PushFacts, NameOf: s.names.find,
 	})
 	if err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
@@ -294,6 +299,9 @@ func (s *Sandbox) Close() error {
 		if s.host != nil {
 			errs = append(errs, s.host.Close())
 		}
+		if s.finder != nil {
+			errs = append(errs, s.finder.Close())
+		}
 		if s.owned != nil {
 			errs = append(errs, s.owned.Close())
 		}
@@ -337,7 +345,7 @@ func (s *Sandbox) serveNames(cfg *Config, addrs addressPlan) error {
 	}
 	s.resolvers = forward
 	s.hosts = newHostTable(cfg, addrs)
-	server, err := dns.New(dns.Config{Hosts: s.hosts.all, Local: addrs.subnets, Forward: forward, Log: cfg.Log})
+	server, err := dns.New(dns.Config{Hosts: s.hosts.all, Local: addrs.subnets, Forward: forward, Log: cfg.Log, OnQuery: s.names.learn})
 	if err != nil {
 		return err
 	}

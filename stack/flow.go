@@ -10,6 +10,7 @@ import (
 	"tcpbox/policy"
 	"tcpbox/stack/internal/netstack"
 	"tcpbox/stack/relay"
+	"tcpbox/stack/tcpstate"
 	"tcpbox/tun/packet"
 )
 
@@ -32,6 +33,7 @@ func (g *Gateway) serve(req *netstack.Request) {
 		g.refuse(req, asked, verdict)
 		return
 	}
+	g.admitted(req.ID(), tcpstate.Outbound, req.Src(), req.Dst(), verdict.Rule)
 	upstream, err := g.dial(req, asked.Dst)
 	if err != nil {
 		g.answer(req, err)
@@ -47,18 +49,21 @@ func (g *Gateway) serve(req *netstack.Request) {
 	g.counters.established.Add(1)
 	g.counters.open.Add(1)
 	defer g.counters.open.Add(-1)
-	result := g.join(guest, upstream)
+	result := g.join(req.ID(), guest, upstream)
 	g.log.Debug("flow ended", "conn", req.ID(), "src", req.Src(), "dst", req.Dst(), "end", result.End, "first", result.First, "err", result.Err)
 }
 
 // join relays until both connections have ended. Meanwhile it counts as
 // undelivered, until the guest's FIN has been passed on.
-func (g *Gateway) join(guest, upstream relay.Conn) relay.Result {
+func (g *Gateway) join(id tcpstate.Conn, guest, upstream relay.Conn) relay.Result {
+	c := &carried{upstream: upstream}
+	defer g.carry(id, c)()
 	g.counters.undelivered.Add(1)
 	var once sync.Once
 	delivered := func() { once.Do(func() { g.counters.undelivered.Add(-1) }) }
 	defer delivered()
-	return relay.Join(g.ctx, guest, upstream, relay.Options{
+	result := relay.Join(g.ctx, guest, upstream, relay.Options{
+		Counts:           &c.counts,
 		HalfCloseTimeout: g.knobs.halfCloseTimeout(),
 		OnFIN: func(from relay.Side) {
 			if from == relay.Guest {
@@ -66,6 +71,8 @@ func (g *Gateway) join(guest, upstream relay.Conn) relay.Result {
 			}
 		},
 	})
+	g.ended(id, c, result)
+	return result
 }
 
 // refuse answers what the policy does not allow as a host does on a port where

@@ -75,6 +75,14 @@ type Config struct {
 	// Sink takes every TCP state transition; see tcpstate.Sink.
 	Sink tcpstate.Sink
 
+	// Facts takes what is known of each connection besides its states, when it is
+	// let in and when it has ended. Nil means that nobody asks.
+	Facts tcpstate.FactsSink
+
+	// NameOf returns the name that the guest asked for to get an address, "" if it
+	// asked for none. Nil knows of none.
+	NameOf func(netip.Addr) string
+
 	// Numbers are those of the sandbox's connections. Nil means that the
 	// Gateway alone gives them.
 	Numbers *tcpstate.Numbers
@@ -82,6 +90,12 @@ type Config struct {
 	// Log gets what happens to single flows, at level debug. Nil discards.
 	Log *slog.Logger
 }
+
+// What stands in the place of a rule where none had to be asked.
+const (
+	RulePeer      = "peer"    // it is a host inside the stack
+	RulePublished = "publish" // it came through a published port
+)
 
 // A Refusal is something that the guest tried and did not get.
 type Refusal struct {
@@ -102,6 +116,8 @@ type Gateway struct {
 	onRefused func(Refusal)
 	log       *slog.Logger
 	sink      tcpstate.Sink
+	facts     tcpstate.FactsSink
+	nameOf    func(netip.Addr) string
 	subnets   []netip.Prefix
 	loopback  []netip.Addr
 	hosts     hosts
@@ -109,6 +125,9 @@ type Gateway struct {
 	knobs     knobs
 	counters  counters
 	forbidden sync.Once // told that the host forbids pings
+
+	carriedMu sync.Mutex
+	carried   map[tcpstate.Conn]*carried
 
 	uplink Uplink // set by Run
 	ctx    context.Context
@@ -133,7 +152,7 @@ type counters struct {
 func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		decide: cfg.Decide, onRefused: cfg.OnRefused, log: cfg.Log, subnets: cfg.Subnets, failed: make(chan error, 1),
-		loopback: cfg.Loopback, sink: cfg.Sink,
+		loopback: cfg.Loopback, sink: cfg.Sink, facts: cfg.Facts, nameOf: cfg.NameOf,
 	}
 	if g.sink == nil {
 		g.sink = func(tcpstate.Transition) {}

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"tcpbox/stack/internal/netstack"
+	"tcpbox/stack/tcpstate"
 	"tcpbox/tun/packet"
 )
 
@@ -94,10 +95,10 @@ func (h *hosts) close() {
 }
 
 // Listen makes a host inside the stack listen on addr. Its connections are
-// *netstack.Conn: each has CloseWrite and Reset. Closing the listener resets
+// Conn: each has CloseWrite and Reset. Closing the listener resets
 // what nobody has accepted and leaves the rest alone.
 func (g *Gateway) Listen(addr netip.AddrPort) (net.Listener, error) {
-	l := &listener{g: g, addr: addr, accepted: make(chan *netstack.Conn, acceptBacklog), done: make(chan struct{})}
+	l := &listener{g: g, addr: addr, accepted: make(chan *hostConn, acceptBacklog), done: make(chan struct{})}
 	if err := g.hosts.add(addr, &hostPort{listener: l}, func() { l.ended = g.net.Listening(addr) }); err != nil {
 		return nil, fmt.Errorf("stack: listen on %v: %w", addr, err)
 	}
@@ -156,7 +157,7 @@ const acceptBacklog = 1024
 type listener struct {
 	g        *Gateway
 	addr     netip.AddrPort
-	accepted chan *netstack.Conn
+	accepted chan *hostConn
 	done     chan struct{}
 	once     sync.Once
 	ended    func()
@@ -170,10 +171,12 @@ func (l *listener) deliver(req *netstack.Request) {
 		return
 	default:
 	}
-	c, err := req.Accept()
+	l.g.admitted(req.ID(), tcpstate.Outbound, req.Src(), req.Dst(), RulePeer)
+	accepted, err := req.Accept()
 	if err != nil {
 		return
 	}
+	c := l.g.hostConn(accepted)
 	select {
 	case l.accepted <- c:
 		l.g.counters.established.Add(1)

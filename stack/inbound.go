@@ -32,7 +32,7 @@ type Inbound struct {
 func (g *Gateway) Deliver(ctx context.Context, client relay.Conn, in Inbound) error {
 	defer g.contain(g.fail)
 	id := g.net.NewConn()
-	g.accepted(id, in)
+	g.accepted(id, client, in)
 	guest, err := g.dialGuest(ctx, client, id, in)
 	if in.OnAnswer != nil {
 		in.OnAnswer()
@@ -47,14 +47,20 @@ func (g *Gateway) Deliver(ctx context.Context, client relay.Conn, in Inbound) er
 	g.counters.established.Add(1)
 	g.counters.open.Add(1)
 	defer g.counters.open.Add(-1)
-	result := g.join(guest, client)
+	result := g.join(id, guest, client)
 	g.log.Debug("flow ended", "conn", id, "src", in.Client, "dst", in.Guest, "end", result.End, "first", result.First, "err", result.Err)
 	return nil
 }
 
 // accepted records who the client is, on the upstream leg: the host's kernel has
-// completed the handshake, some time before.
-func (g *Gateway) accepted(id tcpstate.Conn, in Inbound) {
+// completed the handshake, some time before. A client that can be followed tells
+// itself.
+func (g *Gateway) accepted(id tcpstate.Conn, client relay.Conn, in Inbound) {
+	g.admitted(id, tcpstate.Inbound, in.Guest, in.As, RulePublished)
+	if c, ok := client.(interface{ Track(id tcpstate.Conn) }); ok {
+		c.Track(id)
+		return
+	}
 	g.sink(tcpstate.Transition{
 		Time: time.Now(), Conn: id, Leg: tcpstate.Upstream, Local: in.Host, Remote: in.Client,
 		From: tcpstate.SynReceived, To: tcpstate.Established,

@@ -89,7 +89,7 @@ func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, erro
 		out, l.file = f, f
 	}
 	if line, ok := forTerminal(out); ok {
-		opt.Encode = withoutResolver(line.Append)
+		opt.Encode = withoutResolver(withFacts(line.Append))
 		if _, err := out.Write(line.Header(nil)); err != nil {
 			return nil, fmt.Errorf("write the log: %w", err)
 		}

@@ -89,9 +89,9 @@ func newLogPrinter(c *cli.Context, filter statelog.Filter, out *os.File) (*logPr
 		}
 		return p, nil
 	}
-	p.header, p.encode = line.Header(nil), line.Append
+	p.header, p.encode = line.Header(nil), withFacts(line.Append)
 	if filter.IsZero() {
-		p.encode = withoutResolver(line.Append)
+		p.encode = withoutResolver(p.encode)
 	}
 	return p, nil
 }

@@ -83,14 +83,8 @@ func (s *Stat) Add(r *statelog.Record, facts *tcpstate.Facts) {
 	if chosen {
 		s.counts[r.Leg][r.To].entered++
 	}
-	if Followed(r.Leg) {
-		s.move(r, chosen)
-	}
+	s.move(r, chosen)
 }
-
-// Followed reports whether the log has all transitions of a leg. Of the upstream
-// leg it has the first only, so nobody knows how many sockets are in which state.
-func Followed(leg tcpstate.Leg) bool { return leg != tcpstate.Upstream }
 
 // move takes an endpoint out of the state that it was in and puts it into the
 // one that r led to.
@@ -142,9 +136,9 @@ type StateCount struct {
 	Entered uint64 // transitions into it
 }
 
-// Counted reports whether Now and Peak are known. They are not for CLOSED, in
-// which nothing is any more, nor on a leg that is not followed.
-func (c StateCount) Counted() bool { return c.State != tcpstate.Closed && Followed(c.Leg) }
+// Counted reports whether Now and Peak are counted. They are not for CLOSED, in
+// which nothing is any more.
+func (c StateCount) Counted() bool { return c.State != tcpstate.Closed }
 
 // CauseCount is how many transitions had a cause.
 type CauseCount struct {

@@ -71,9 +71,9 @@ func TestStat(t *testing.T) {
 			},
 		},
 		{
-			name:   "legs are counted apart, and the upstream leg's end is not known",
+			name:   "legs are counted apart",
 			lines:  []string{"1 guest CLOSED SYN-SENT", "1 upstream SYN-RECEIVED ESTABLISHED", "1 stack CLOSED SYN-RECEIVED"},
-			states: []string{"guest SYN-SENT 1 1 1", "stack SYN-RECEIVED 1 1 1", "upstream ESTABLISHED 0 0 1"},
+			states: []string{"guest SYN-SENT 1 1 1", "stack SYN-RECEIVED 1 1 1", "upstream ESTABLISHED 1 1 1"},
 		},
 		{
 			name:   "a filter chooses what is counted, and the end of a state is seen all the same",

@@ -103,6 +103,9 @@ func (c *Conn) wentLocked(to tcpstate.State, cause tcpstate.Cause, source tcpsta
 		return
 	}
 	now := time.Now()
+	if l.state == tcpstate.Closed {
+		l.since = now // it had not begun
+	}
 	l.sink(tcpstate.Transition{
 		Time: now, Conn: l.id, Leg: tcpstate.Upstream, Local: c.local, Remote: c.remote,
 		From: l.state, To: to, Cause: cause, Source: source, Age: now.Sub(l.since),
