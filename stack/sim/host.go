@@ -144,3 +144,12 @@ func (n *Net) Hop(ctx context.Context, from tcpstate.Leg, flags packet.Flags) er
 	f.Deliver()
 	return nil
 }
+
+// Forget lets it never arrive, and takes it out of the events: as if the host
+// had kept it back.
+func (f *Flight) Forget() {
+	f.take(0)
+	f.net.mu.Lock()
+	defer f.net.mu.Unlock()
+	f.net.events[f.event].forgotten = true
+}

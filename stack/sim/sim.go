@@ -60,6 +60,8 @@ type Event struct {
 
 	// Transition has the leg Guest or Stack.
 	Transition tcpstate.Transition
+
+	forgotten bool
 }
 
 // Net is two hosts and the link between them. Its methods may be called
@@ -68,6 +70,7 @@ type Net struct {
 	Guest, Stack *Host
 	Link         *tuntest.Link
 
+	byHand  bool
 	clock   netstack.ManualClock
 	running sync.WaitGroup
 
@@ -105,7 +108,7 @@ type used struct {
 
 // New makes two hosts, which Close ends.
 func New(cfg Config) (*Net, error) {
-	n := &Net{clock: netstack.NewManualClock(), changed: make(chan struct{}), numbers: make(map[tuple]*used)}
+	n := &Net{byHand: cfg.Hook == nil, clock: netstack.NewManualClock(), changed: make(chan struct{}), numbers: make(map[tuple]*used)}
 	n.Link = tuntest.NewLink(cfg.MTU, n.hook(cfg.Hook), tuntest.WithoutGSO(), tuntest.Queue(1<<12))
 	var err error
 	if n.Guest, err = n.host(tcpstate.Guest, n.Link.A, GuestAddr, cfg.Seed); err != nil {
@@ -158,8 +161,18 @@ func (n *Net) Close() error {
 	return errors.Join(errs...)
 }
 
-// Advance moves the clock of hosts and link.
+// Advance moves the clock of hosts and link. Where segments are delivered by
+// hand, it first waits until the hosts have done what they were about: until they
+// have taken in what was delivered, and set the timers that belong to what they
+// have sent.
 func (n *Net) Advance(by time.Duration) {
+	if n.byHand {
+		for !n.Link.Taken(tuntest.AToB) || !n.Link.Taken(tuntest.BToA) {
+			time.Sleep(50 * time.Microsecond)
+		}
+		n.Guest.stack.Settle()
+		n.Stack.stack.Settle()
+	}
 	n.clock.Advance(by)
 	n.Link.Advance(by)
 }
@@ -197,7 +210,13 @@ func (n *Net) addLocked(e Event) {
 func (n *Net) Events() []Event {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return append([]Event(nil), n.events...)
+	var all []Event
+	for _, e := range n.events {
+		if !e.forgotten {
+			all = append(all, e)
+		}
+	}
+	return all
 }
 
 // wait waits until ok holds, which is asked after each event.

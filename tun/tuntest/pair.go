@@ -70,6 +70,8 @@ type end struct {
 	done      chan struct{}
 	closeOnce sync.Once
 	dropped   atomic.Uint64
+	arrived   atomic.Uint64 // frames for this end
+	reads     atomic.Uint64 // calls of Read that have begun
 }
 
 func (e *end) MTU() int     { return e.link.mtu }
@@ -89,6 +91,7 @@ func (e *end) Read(buf []byte) (int, tun.Offload, error) {
 	if closed(e.done) {
 		return 0, tun.Offload{}, os.ErrClosed
 	}
+	e.reads.Add(1)
 	select {
 	case f := <-e.in:
 		return e.take(f, buf)
@@ -177,9 +180,11 @@ func (e *end) writeWhole(f *Frame) error {
 
 // deliver puts a frame into the reader's queue, or drops it.
 func (e *end) deliver(f *Frame) {
+	e.peer.arrived.Add(1)
 	select {
 	case e.peer.in <- f:
 	default:
+		e.peer.arrived.Add(^uint64(0))
 		e.dropped.Add(1)
 		f.free()
 	}

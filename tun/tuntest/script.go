@@ -169,3 +169,11 @@ func (l *Link) Take(dir Direction, i, times int) bool {
 	l.ends[dir].deliver(f)
 	return true
 }
+
+// Taken reports whether the reader of a direction has read all that has arrived,
+// and has come back for more: it has done with them what it does before it reads
+// again.
+func (l *Link) Taken(dir Direction) bool {
+	reader := l.ends[dir].peer
+	return reader.reads.Load() > reader.arrived.Load()
+}

@@ -164,3 +164,29 @@ func TestTake(t *testing.T) {
 		t.Errorf("arrived: %s", got)
 	}
 }
+
+func TestTaken(t *testing.T) {
+	link := tuntest.NewLink(0, nil)
+	defer link.A.Close()
+	if link.Taken(tuntest.AToB) {
+		t.Error("taken before anybody reads")
+	}
+	link.A.Write([][]byte{numbered(packet.ACK, 1)}, tun.Offload{})
+	buf := make([]byte, tun.MaxPacket)
+	link.B.Read(buf)
+	if link.Taken(tuntest.AToB) {
+		t.Error("taken before the reader has come back")
+	}
+	ended := make(chan struct{})
+	go func() {
+		link.B.Read(buf)
+		close(ended)
+	}()
+	for deadline := time.Now().Add(30 * time.Second); !link.Taken(tuntest.AToB); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the reader does not come back")
+		}
+	}
+	link.B.Close()
+	<-ended
+}

@@ -35,3 +35,14 @@ func (c *Conn) SetKeepAlive(idle, interval time.Duration, count int) error {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// Settle returns when what was going on with the lock of an endpoint is done: a
+// state is set, or a segment sent, before the timer that belongs to it.
+func (s *Stack) Settle() {
+	for _, r := range s.tracker.snapshot() {
+		if ep := r.ep.Load(); ep != nil {
+			ep.LockUser()
+			ep.UnlockUser()
+		}
+	}
+}
