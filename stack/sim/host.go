@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"tcpbox/stack/tcpstate"
+	"tcpbox/tun"
 	"tcpbox/tun/packet"
 	"tcpbox/tun/tuntest"
 )
@@ -133,6 +134,15 @@ func (f *Flight) take(times int) {
 	}
 	f.net.mu.Unlock()
 	f.net.Link.Take(f.dir, at, times)
+}
+
+// Inject sends an IP packet as if the end had sent it.
+func (n *Net) Inject(from tcpstate.Leg, pkt []byte) error {
+	dev := n.Link.A
+	if from == tcpstate.Stack {
+		dev = n.Link.B
+	}
+	return dev.Write([][]byte{pkt}, tun.Offload{})
 }
 
 // Hop is Expect and Deliver.

@@ -10,7 +10,6 @@ import (
 	"tcpbox/stack/sim"
 	"tcpbox/stack/statelog"
 	"tcpbox/stack/tcpstate"
-	"tcpbox/tun"
 	"tcpbox/tun/packet"
 )
 
@@ -139,7 +138,7 @@ func (p *play) open() {
 // inject sends a segment of no host.
 func (p *play) inject(b packet.Build) {
 	p.t.Helper()
-	p.must(p.n.Link.B.Write([][]byte{b.Bytes()}, tun.Offload{}))
+	p.must(p.n.Inject(stack, b.Bytes()))
 }
 
 // ladder is what has happened so far.
