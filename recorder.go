@@ -11,6 +11,7 @@ import (
 // packet path, to whoever reads them.
 type recorder struct {
 	*statelog.Queue
+	present
 	running sync.WaitGroup
 }
 
@@ -31,11 +32,13 @@ func (c *Config) readers() func([]statelog.Item) {
 	}
 }
 
-// newRecorder starts a recorder. Close ends it.
-func newRecorder(read func([]statelog.Item)) *recorder {
-	r := &recorder{Queue: statelog.NewQueue(0)}
+// newRecorder starts a recorder for the sandbox called name. Close ends it.
+func newRecorder(name string, read func([]statelog.Item)) *recorder {
+	r := &recorder{Queue: statelog.NewQueue(0), present: newPresent(name)}
 	if read == nil {
-		read = func([]statelog.Item) {}
+		read = r.take
+	} else {
+		read = statelog.Fan(r.take, read)
 	}
 	r.running.Go(func() { _ = r.Run(context.Background(), read) }) // ends with Close
 	return r
@@ -45,4 +48,5 @@ func newRecorder(read func([]statelog.Item)) *recorder {
 func (r *recorder) Close() {
 	r.Queue.Close()
 	r.running.Wait()
+	r.end()
 }

@@ -109,7 +109,7 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 
 // start opens everything in order; Close undoes what there is.
 func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, open opener) error {
-	s.log = newRecorder(cfg.readers())
+	s.log = newRecorder(cfg.Name, cfg.readers())
 
 	var err error
 	if s.owned, err = upstream.NewAddresses(nil); err != nil {

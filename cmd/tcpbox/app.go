@@ -48,6 +48,7 @@ func newApp(streams Streams) *cli.App {
 			stopCommand(streams),
 			publishCommand(streams),
 			unpublishCommand(streams),
+			ssCommand(streams),
 			logCommand(streams),
 			statCommand(streams),
 			labCommand(streams),

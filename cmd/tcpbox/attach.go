@@ -74,7 +74,7 @@ func attach(f *attachFlags, args []string, streams Streams) error {
 	defer signal.Stop(pipe)
 
 	say := newSpeaker(streams.Err, f.quiet)
-	log, err := openLog(f.logTo, cfg.Name, streams.Err, say)
+	log, err := openLog(f.log, cfg.Name, streams.Err, say)
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func TestComplete(t *testing.T) {
 
 		// Filters.
 		{"tcpbox log ", "files", ""},
-		{"tcpbox log -", "words", "--follow --json --names --color --help"},
+		{"tcpbox log -", "words", "--follow --since --until --json --names --color --help"},
 		{"tcpbox log --names ", "words", "rfc netstat"},
 		{"tcpbox log --color=a", "words", "--color=auto --color=always"},
 		{"tcpbox log f.jsonl ex", "words", "exclude"},

@@ -56,7 +56,7 @@ type runFlags struct {
 	config tcpbox.Config
 
 	timeout time.Duration
-	logTo   string
+	log     logFlags
 
 	acceptFrom []netip.Prefix // of all ports that are published
 }
@@ -65,7 +65,7 @@ type runFlags struct {
 func (f *runFlags) serving() []cli.Flag {
 	var flags []cli.Flag
 	for _, name := range []string{
-		"net", "allow", "deny", "udp-timeout", "publish", "accept-from", "dns", "add-host", "peer", "tcp", "log",
+		"net", "allow", "deny", "udp-timeout", "publish", "accept-from", "dns", "add-host", "peer", "tcp", "log", "log-size", "log-files", "log-filter",
 		"name", "mtu", "subnet4", "subnet6", "timeout",
 	} {
 		flags = append(flags, f.words.flag(name, name))
@@ -109,6 +109,9 @@ func (f *runFlags) parseWith(name string, set func(flag, value string) error) er
 	}
 	for i := range f.config.Publish {
 		f.config.Publish[i].From = f.acceptFrom
+	}
+	if err := f.log.check(); err != nil {
+		errs = append(errs, err)
 	}
 	if len(f.acceptFrom) > 0 && len(f.config.Publish) == 0 {
 		errs = append(errs, usagef("it is about the ports of -p", "--accept-from has nothing to let anybody in to"))
@@ -185,8 +188,14 @@ func (f *runFlags) set(flag, value string) (err error) {
 			c.Knobs = append(c.Knobs, s)
 		}
 	case "log":
-		f.logTo = value
+		f.log.to = value
 		err = checkLogTarget(value)
+	case "log-size":
+		f.log.size, err = parseSize(value)
+	case "log-files":
+		f.log.files, err = parseInt(value, 1, mostLogFiles, "files")
+	case "log-filter":
+		f.log.filter, err = parseFilter([]string{value})
 	case "name":
 		c.Name = value
 		err = checkName(value)

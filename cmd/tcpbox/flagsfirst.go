@@ -9,7 +9,7 @@ import (
 
 // flagsAnywhere are the commands whose flags may follow their arguments: those
 // that take a filter, of which no word begins with a dash.
-var flagsAnywhere = []string{"log", "stat"}
+var flagsAnywhere = []string{"ss", "log", "stat"}
 
 // flagsFirst moves the flags of such a command before its arguments, where the
 // flag parser wants them. Behind -- nothing is a flag.

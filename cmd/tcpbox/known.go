@@ -5,10 +5,17 @@ import (
 	"tcpbox/stack/statelog"
 )
 
+// Connections of a log whose facts are remembered: of what is beyond, a line of facts
+// says only what is new.
+const (
+	maxRowsOfLog  = 1 << 13
+	maxEndedOfLog = 1 << 8
+)
+
 // withFacts draws of the facts of a connection one line, when it has ended, with
 // all that is known of it. Until then the lines of its states say enough.
 func withFacts(encode func([]byte, statelog.Record) []byte) func([]byte, statelog.Record) []byte {
-	table := legs.Table{MaxRows: 1 << 13, MaxEnded: 1 << 8} // what is beyond has its own facts only
+	table := legs.Table{MaxRows: maxRowsOfLog, MaxEnded: maxEndedOfLog}
 	return func(b []byte, r statelog.Record) []byte {
 		row := table.Add(&r)
 		if r.Facts != nil {
@@ -21,5 +28,30 @@ func withFacts(encode func([]byte, statelog.Record) []byte) func([]byte, statelo
 			}
 		}
 		return encode(b, r)
+	}
+}
+
+// chosen gives write what a filter chooses of the log, and all markers.
+func chosen(filter statelog.Filter, write func([]statelog.Item)) func([]statelog.Item) {
+	if filter.IsZero() {
+		return write
+	}
+	table := legs.Table{MaxRows: maxRowsOfLog, MaxEnded: maxEndedOfLog}
+	var kept []statelog.Item
+	return func(items []statelog.Item) {
+		kept = kept[:0]
+		for i := range items {
+			r := items[i].Record("")
+			facts := r.Facts
+			if row := table.Add(&r); row != nil {
+				facts = &row.Facts
+			}
+			if filter.MatchKnown(&r, facts) {
+				kept = append(kept, items[i])
+			}
+		}
+		if len(kept) > 0 {
+			write(kept)
+		}
 	}
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -24,8 +26,16 @@ const logCloseTime = 2 * time.Second
 type stateLog struct {
 	write  func([]statelog.Item) // nil: nowhere
 	writer *statelog.Writer
-	file   *os.File // to be closed; nil if it is not ours
+	file   io.Closer // nil if it is not ours
 	say    *speaker
+}
+
+// logFlags are what the command line says of the log.
+type logFlags struct {
+	to     string
+	size   int64 // of a file, in bytes, before it is rotated; zero: never
+	files  int   // that there may be; zero means usualLogFiles
+	filter statelog.Filter
 }
 
 // checkLogTarget finds wrong targets before anything is opened.
@@ -67,13 +77,14 @@ func checkLogIsOurs(to string, kept []int) error {
 
 // openLog opens the target of --log; without one it returns a log that writes
 // nowhere.
-func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, error) {
+func openLog(flags logFlags, sandbox string, stderr *os.File, say *speaker) (*stateLog, error) {
 	l := &stateLog{say: say}
+	to := flags.to
 	if to == "" {
 		return l, nil
 	}
 	opt := statelog.WriterOptions{Sandbox: sandbox, OnFault: l.fault, OnRecover: l.recovered}
-	out := stderr
+	out, sink := stderr, io.Writer(nil)
 	switch n, isFD := strings.CutPrefix(to, "fd:"); {
 	case to == "-":
 	case isFD:
@@ -81,12 +92,11 @@ func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, erro
 		unix.CloseOnExec(fd)
 		out = os.NewFile(uintptr(fd), to)
 	default:
-		// A FIFO that nobody reads would keep us waiting.
-		f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NONBLOCK, 0o666)
+		f, err := openLogFile(to, flags.size, cmp.Or(flags.files, usualLogFiles))
 		if err != nil {
 			return nil, logOpenError(to, err)
 		}
-		out, l.file = f, f
+		out, sink, l.file = f.file, f, f
 	}
 	if line, ok := forTerminal(out); ok {
 		opt.Encode = withoutResolver(withFacts(line.Append))
@@ -94,8 +104,11 @@ func openLog(to, sandbox string, stderr *os.File, say *speaker) (*stateLog, erro
 			return nil, fmt.Errorf("write the log: %w", err)
 		}
 	}
-	l.writer = statelog.NewWriter(out, opt)
-	l.write = l.writer.Write
+	if sink == nil {
+		sink = out
+	}
+	l.writer = statelog.NewWriter(sink, opt)
+	l.write = chosen(flags.filter, l.writer.Write)
 	return l, nil
 }
 
@@ -112,6 +125,9 @@ func withoutResolver(encode func([]byte, statelog.Record) []byte) func([]byte, s
 }
 
 func logOpenError(to string, err error) error {
+	if errors.Is(err, errNotRotated) {
+		return usagef("leave --log-size out", "--log %q: %v", to, err)
+	}
 	var errno syscall.Errno
 	errors.As(err, &errno)
 	switch errno {

@@ -6,27 +6,25 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
-	"tcpbox/cmd/internal/view"
+	"tcpbox"
+	"tcpbox/stack/legs"
 	"tcpbox/stack/statelog"
 )
 
 func logCommand(streams Streams) *cli.Command {
 	return &cli.Command{
-		Name: "log", Usage: "show the TCP state transitions of a recording",
-		Flags: []cli.Flag{
+		Name: "log", Usage: "show the TCP state transitions of a sandbox or a recording",
+		Flags: append(styleFlags(),
 			&cli.BoolFlag{Name: "f", Aliases: []string{"follow"}},
-			&cli.BoolFlag{Name: "json"},
-			&cli.StringFlag{Name: "color", Value: "auto"},
-			&cli.StringFlag{Name: "names", Value: "rfc"},
-		},
+			&cli.StringFlag{Name: "since"},
+			&cli.StringFlag{Name: "until"},
+		),
 		Action: func(c *cli.Context) error {
-			if c.Args().First() == "" {
-				return usagef("for example: tcpbox log states.jsonl state time-wait", "log takes a FILE, or - for standard input")
-			}
-			filter, err := parseFilter(c.Args().Tail())
+			s, filter, err := parseSubject(c)
 			if err != nil {
 				return err
 			}
@@ -34,11 +32,15 @@ func logCommand(streams Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			rec, err := openRecording(c.Args().First(), streams)
+			follow := c.Bool("f")
+			if err := p.learn(c, s, streams); err != nil {
+				return err
+			}
+			rec, err := s.open(c.Context, tcpbox.FollowOptions{Last: tcpbox.MaxLast, Past: !follow}, streams)
 			if err != nil {
 				return err
 			}
-			err = p.show(rec, c.Bool("f"))
+			err = p.show(rec, follow)
 			return quietPipe(errors.Join(err, p.out.Flush(), rec.end()))
 		},
 	}
@@ -57,6 +59,10 @@ func quietPipe(err error) error {
 type logPrinter struct {
 	out    *bufio.Writer
 	filter statelog.Filter
+	json   bool
+	table  legs.Table // joins what is known of a connection
+	since  time.Time  // zero: from the beginning
+	until  time.Time  // zero: to the end
 	header []byte
 	encode func([]byte, statelog.Record) []byte
 	buffer []byte
@@ -64,46 +70,57 @@ type logPrinter struct {
 
 // newLogPrinter reads from the flags how records are printed.
 func newLogPrinter(c *cli.Context, filter statelog.Filter, out *os.File) (*logPrinter, error) {
-	p := &logPrinter{out: bufio.NewWriterSize(out, 32<<10), filter: filter, encode: statelog.AppendJSON}
-	line, onTerminal := forTerminal(out)
-	if !onTerminal {
-		line = view.Line{ASCII: !utf8Locale()}
+	p := &logPrinter{out: bufio.NewWriterSize(out, 32<<10), filter: filter, encode: statelog.AppendJSON, json: c.Bool("json")}
+	p.table.MaxRows, p.table.MaxEnded = maxRowsOfLog, maxEndedOfLog
+	line, err := lineStyle(c, out)
+	if err != nil {
+		return nil, err
 	}
-	switch color := c.String("color"); color {
-	case "auto":
-	case "always", "never":
-		line.Color = color == "always"
-	default:
-		return nil, usagef("it is auto, always or never", "--color %s: not a value of it", oneWord(color))
+	now := time.Now()
+	if p.since, err = parseMoment(c, "since", now); err != nil {
+		return nil, err
 	}
-	switch names := c.String("names"); names {
-	case "rfc":
-	case "netstat":
-		line.Netstat = true
-	default:
-		return nil, usagef("it is rfc or netstat", "--names %s: not a value of it", oneWord(names))
+	if p.until, err = parseMoment(c, "until", now); err != nil {
+		return nil, err
 	}
-	if c.Bool("json") {
-		if line.Netstat {
-			return nil, usagef("leave one of them out", "--json has states as RFC 9293 spells them, not as --names netstat")
-		}
+	if !p.until.IsZero() && p.until.Before(p.since) {
+		return nil, usagef("exchange them", "--until %s is before --since %s", c.String("until"), c.String("since"))
+	}
+	if p.json {
 		return p, nil
 	}
-	p.header, p.encode = line.Header(nil), withFacts(line.Append)
+	p.header, p.encode = line.Header(nil), line.Append
 	if filter.IsZero() {
 		p.encode = withoutResolver(p.encode)
 	}
 	return p, nil
 }
 
+// learn learns what is known of the connections of a sandbox, whose beginnings may
+// be longer ago than the sandbox remembers.
+func (p *logPrinter) learn(c *cli.Context, s subject, streams Streams) error {
+	if s.client == nil {
+		return nil
+	}
+	rec, err := s.open(c.Context, tcpbox.FollowOptions{Rows: true, Past: true}, streams)
+	if err != nil {
+		return err
+	}
+	err = rec.read(rec.from(), func(r *statelog.Record) error {
+		p.table.Add(r)
+		return nil
+	})
+	return errors.Join(err, rec.end())
+}
+
 // show prints the recording, and follow whatever is added to it.
 func (p *logPrinter) show(rec *recording, follow bool) error {
-	if follow {
+	if follow && rec.file != nil {
 		if f := newFollower(rec.file); f != nil {
 			return p.follow(rec, f)
 		}
 	}
-	return rec.read(flushBefore{rec.file, p.out.Flush}, p.print)
+	return rec.read(flushBefore{rec.from(), p.out.Flush}, p.print)
 }
 
 // follow ends only with an error, or with the process.
@@ -131,10 +148,32 @@ func (p *logPrinter) print(r *statelog.Record) error {
 	if err := p.begin(); err != nil {
 		return err
 	}
-	if !p.filter.Match(r) {
+	row := p.table.Add(r)
+	if !p.wants(r, row) {
 		return nil
 	}
-	p.buffer = p.encode(p.buffer[:0], *r)
+	shown := *r
+	if r.Facts != nil && row != nil && !p.json {
+		// One line of facts, when it has ended, with all that is known.
+		known := row.Facts
+		shown.Facts = &known
+	}
+	p.buffer = p.encode(p.buffer[:0], shown)
 	_, err := p.out.Write(p.buffer)
 	return err
+}
+
+// wants reports whether a record is to be printed.
+func (p *logPrinter) wants(r *statelog.Record, row *legs.Row) bool {
+	if !p.since.IsZero() && r.Time.Before(p.since) || !p.until.IsZero() && r.Time.After(p.until) {
+		return false
+	}
+	if !p.json && r.Facts != nil && r.Facts.Bytes == nil {
+		return false
+	}
+	facts := r.Facts
+	if row != nil {
+		facts = &row.Facts
+	}
+	return p.filter.MatchKnown(r, facts)
 }

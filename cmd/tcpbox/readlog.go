@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 
-	"tcpbox/cmd/internal/control"
 	"tcpbox/stack/statelog"
 )
 
@@ -17,11 +16,13 @@ import (
 // is no log at all has millions.
 const maxDamageTold = 20
 
-// recording is a state log that is read: a file, or standard input.
+// recording is a state log that is read: a file, or standard input, or what a
+// sandbox sends.
 type recording struct {
 	name   string
 	file   *os.File
-	opened bool // by us
+	live   io.ReadCloser // nil unless it is a sandbox that sends
+	opened bool          // by us
 	errs   io.Writer
 	good   uint64
 	bad    uint64
@@ -49,15 +50,9 @@ func openRecording(name string, streams Streams) (*recording, error) {
 	return &recording{name: name, file: f, opened: true, errs: streams.Err}, nil
 }
 
-// cannotRead says why there is no recording of that name, and knows those who
-// gave that of a sandbox.
+// cannotRead says why a recording cannot be read.
 func cannotRead(name string, err error) error {
 	hint := `a recording is what "tcpbox run --log FILE" writes`
-	if errors.Is(err, fs.ErrNotExist) && !strings.Contains(name, "/") {
-		if _, err := control.Connect(name); err == nil {
-			hint = "a sandbox has that name; give the file that it was started with: --log FILE"
-		}
-	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		err = errno
@@ -104,6 +99,9 @@ func (r *recording) damaged(line *statelog.LineError) {
 
 // end closes the recording and says whether it was one.
 func (r *recording) end() error {
+	if r.live != nil {
+		r.live.Close()
+	}
 	if r.opened {
 		r.file.Close() //nolint:gosec // nothing was written
 	}

@@ -44,7 +44,7 @@ func run(f *runFlags, args []string, streams Streams) error {
 	if err := cfg.Check(); err != nil {
 		return err
 	}
-	if err := checkLogIsOurs(f.logTo, cfg.KeepFDs); err != nil {
+	if err := checkLogIsOurs(f.log.to, cfg.KeepFDs); err != nil {
 		return err
 	}
 	if err := checkDescriptors(boxDescriptors, "a sandbox without a connection"); err != nil {
@@ -57,7 +57,7 @@ func run(f *runFlags, args []string, streams Streams) error {
 	defer signal.Stop(pipe)
 
 	say := newSpeaker(streams.Err, f.quiet)
-	log, err := openLog(f.logTo, cfg.Name, streams.Err, say)
+	log, err := openLog(f.log, cfg.Name, streams.Err, say)
 	if err != nil {
 		return err
 	}

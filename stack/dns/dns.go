@@ -125,15 +125,15 @@ func (o Outcome) String() string {
 
 // Stats counts what a Server has done since it was made.
 type Stats struct {
-	Queries   uint64 // messages that were queries and could be read
-	Answered  uint64
-	Forwarded uint64
-	Refused   uint64
-	Failed    uint64
-	Dropped   uint64
-	Malformed uint64 // messages that were too long, or no query, or unreadable
-	Streams   uint64 // TCP connections accepted
-	Turned    uint64 // TCP connections turned away over MaxStreams
+	Queries   uint64 `json:"queries"` // messages that were queries and could be read
+	Answered  uint64 `json:"answered"`
+	Forwarded uint64 `json:"forwarded"`
+	Refused   uint64 `json:"refused"`
+	Failed    uint64 `json:"failed"`
+	Dropped   uint64 `json:"dropped"`
+	Malformed uint64 `json:"malformed"` // messages that were too long, or no query, or unreadable
+	Streams   uint64 `json:"streams"`   // TCP connections accepted
+	Turned    uint64 `json:"turned"`    // TCP connections turned away over MaxStreams
 }
 
 // Server answers DNS queries. Its methods are safe for concurrent use.

@@ -73,13 +73,17 @@ func (r *Row) Match(f statelog.Filter) bool {
 	if f.IsZero() {
 		return true
 	}
-	var records [3]statelog.Record
-	n := 0
+	return f.MatchLegs(&r.Facts, r.legRecords())
+}
+
+// legRecords are records that lead to the states that the legs are in.
+func (r *Row) legRecords() []statelog.Record {
+	records := make([]statelog.Record, 0, len(r.legs))
 	for i, l := range r.legs {
 		if l.Since.IsZero() {
 			continue
 		}
-		rec := statelog.Record{Sandbox: r.Sandbox, Conn: r.Conn, Leg: tcpstate.Leg(i) + tcpstate.Guest, To: l.State, Source: l.Source}
+		rec := statelog.Record{Time: l.Since, Sandbox: r.Sandbox, Conn: r.Conn, Leg: tcpstate.Leg(i) + tcpstate.Guest, To: l.State, Source: l.Source}
 		switch rec.Leg {
 		case tcpstate.Upstream:
 			rec.Local, rec.Remote = r.HostLocal, r.HostRemote
@@ -91,10 +95,18 @@ func (r *Row) Match(f statelog.Filter) bool {
 		default:
 			rec.Local, rec.Remote = r.Guest, r.Peer
 		}
-		records[n] = rec
-		n++
+		records = append(records, rec)
 	}
-	return f.MatchLegs(&r.Facts, records[:n])
+	return records
+}
+
+// Records are records that make the same row in an empty Table: one of facts, and
+// one for each leg, which comes from UNKNOWN, as how it got there is not told.
+func (r *Row) Records() []statelog.Record {
+	facts := r.Facts
+	facts.Time = r.Began
+	records := []statelog.Record{{Time: r.Began, Sandbox: r.Sandbox, Conn: r.Conn, Facts: &facts}}
+	return append(records, r.legRecords()...)
 }
 
 // take makes the row follow a transition.

@@ -118,22 +118,22 @@ func (s *Stat) addCause(c tcpstate.Cause) {
 
 // Report is what a Stat has counted.
 type Report struct {
-	Records uint64    // transitions that the filter chose
-	Dropped uint64    // records that the log lacks: more than is counted happened
-	Jumps   uint64    // records that do not follow on the one before of their endpoint
-	First   time.Time // of all records; zero if there was none
-	Last    time.Time
-	States  []StateCount // by leg, in the order of RFC 9293
-	Causes  []CauseCount // the most frequent first
+	Records uint64       `json:"records"` // transitions that the filter chose
+	Dropped uint64       `json:"dropped"` // records that the log lacks: more than is counted happened
+	Jumps   uint64       `json:"jumps"`   // records that do not follow on the one before of their endpoint
+	First   time.Time    `json:"first"`   // of all records; zero if there was none
+	Last    time.Time    `json:"last"`
+	States  []StateCount `json:"states"` // by leg, in the order of RFC 9293
+	Causes  []CauseCount `json:"causes"` // the most frequent first
 }
 
 // StateCount is a state of a leg that something was in.
 type StateCount struct {
-	Leg     tcpstate.Leg
-	State   tcpstate.State
-	Now     uint64 // endpoints in it after the last record; not of CLOSED
-	Peak    uint64 // the most at once; not of CLOSED
-	Entered uint64 // transitions into it
+	Leg     tcpstate.Leg   `json:"leg"`
+	State   tcpstate.State `json:"state"`
+	Now     uint64         `json:"now"`     // endpoints in it after the last record; not of CLOSED
+	Peak    uint64         `json:"peak"`    // the most at once; not of CLOSED
+	Entered uint64         `json:"entered"` // transitions into it
 }
 
 // Counted reports whether Now and Peak are counted. They are not for CLOSED, in
@@ -142,8 +142,8 @@ func (c StateCount) Counted() bool { return c.State != tcpstate.Closed }
 
 // CauseCount is how many transitions had a cause.
 type CauseCount struct {
-	Cause       tcpstate.Cause
-	Transitions uint64
+	Cause       tcpstate.Cause `json:"cause"`
+	Transitions uint64         `json:"transitions"`
 }
 
 // Report returns what was counted so far.

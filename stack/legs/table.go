@@ -77,10 +77,10 @@ func (t *Table) Add(r *statelog.Record) *Row {
 	return row
 }
 
-// begin makes a row, if there is room. Facts that come before anything else may be
-// of what has long ended: they make none.
+// begin makes a row, if there is room. Facts that come first and do not say between
+// whom the connection is are of one that has long ended: they make none.
 func (t *Table) begin(key connection, r *statelog.Record) *Row {
-	if r.Facts != nil && (r.Facts.Closed != nil || r.Facts.Bytes != nil) {
+	if r.Facts != nil && !r.Facts.Guest.IsValid() {
 		return nil
 	}
 	most := cmp.Or(t.MaxRows, DefaultMaxRows)

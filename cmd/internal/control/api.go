@@ -18,6 +18,8 @@ type Box interface {
 	Publish(ctx context.Context, p tcpbox.Publish) ([]tcpbox.PortInfo, error)
 	Unpublish(p tcpbox.Publish) ([]tcpbox.PortInfo, error)
 	Exec(ctx context.Context, cfg tcpbox.ExecConfig) (*tcpbox.Command, error)
+	Follow(opt tcpbox.FollowOptions) (*tcpbox.Follower, error)
+	Counts() tcpbox.Counts
 }
 
 var _ Box = (*tcpbox.Sandbox)(nil)

@@ -94,3 +94,9 @@ func TestBadPublishRequests(t *testing.T) {
 		t.Errorf("the box was told %v", box.published)
 	}
 }
+
+func (b *fakeBox) Follow(tcpbox.FollowOptions) (*tcpbox.Follower, error) {
+	return nil, tcpbox.ErrTooManyFollowers
+}
+
+func (b *fakeBox) Counts() tcpbox.Counts { return tcpbox.Counts{} }

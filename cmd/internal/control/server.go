@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,14 +26,15 @@ const (
 
 // Server answers for one sandbox.
 type Server struct {
-	entry  *entry
-	box    Box
-	log    *slog.Logger
-	http   *http.Server
-	execs  execs
-	serves sync.WaitGroup
-	once   sync.Once
-	err    error
+	entry   *entry
+	box     Box
+	log     *slog.Logger
+	http    *http.Server
+	execs   execs
+	streams atomic.Int64 // of the log
+	serves  sync.WaitGroup
+	once    sync.Once
+	err     error
 }
 
 // Reserve takes the name for a sandbox that is about to begin, so that a second
@@ -94,6 +96,8 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/publish", s.publish)
 	mux.HandleFunc("POST /v1/unpublish", s.unpublish)
 	mux.HandleFunc("POST /v1/exec", s.exec)
+	mux.HandleFunc("GET /v1/log", s.logStream)
+	mux.HandleFunc("GET /v1/stat", s.stat)
 	return limitBodies(known(mux))
 }
 
@@ -136,6 +140,7 @@ func (n *refusal) Write(p []byte) (int, error) { return len(p), nil }
 // Close ends all requests and gives the name back. It is safe to call twice.
 func (s *Server) Close() error {
 	s.once.Do(func() {
+		s.endStreams()
 		if s.http != nil {
 			s.err = s.http.Close()
 		}

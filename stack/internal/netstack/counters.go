@@ -42,6 +42,8 @@ type Stats struct {
 	ICMPLimited  uint64 `json:"icmp_limited"`  // ICMP errors not sent because of their rate
 	WriteErrors  uint64 `json:"write_errors"`  // packets that the device did not take
 
+	Retransmits uint64 `json:"retransmits"` // segments of TCP that were sent to the guest again
+
 	Pending      int `json:"pending"`        // dials in progress now
 	HalfOpen     int `json:"half_open"`      // handshakes in SYN-RECEIVED now
 	PeakHalfOpen int `json:"peak_half_open"` // the most there have been
@@ -66,7 +68,8 @@ func (s *Stack) Stats() Stats {
 		TimeWaitReopened: c.timeWaitReopened.Load(), TimeWaitOldSYN: c.timeWaitOldSYN.Load(),
 		OrphansEnded: c.orphansEnded.Load(), RefusedOther: c.refusedOther.Load(),
 		ICMPLimited: c.icmpLimited.Load(), WriteErrors: c.writeErrors.Load(),
-		Pending: int(s.admission.pendings.Load()), HalfOpen: int(s.admission.halfOpen.Load()),
+		Retransmits: s.ns.Stats().TCP.Retransmits.Value(),
+		Pending:     int(s.admission.pendings.Load()), HalfOpen: int(s.admission.halfOpen.Load()),
 		PeakHalfOpen: int(c.peakHalfOpen.Load()), Tracked: tracked,
 		UnknownEndpoints: s.tracker.unknown.Load(), SweptTransitions: s.tracker.swept.Load(),
 	}
