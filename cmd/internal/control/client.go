@@ -123,7 +123,9 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 // ErrEnded; one that lives and hangs up matches ErrRefused.
 func (c *Client) lost(err error) error {
 	e, probeErr := probe(filepath.Dir(c.socket))
-	hungUp := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+	// What net/http says of an end that it noticed before it had asked has no type.
+	idle := strings.Contains(err.Error(), "server closed idle connection")
+	hungUp := idle || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 	switch {
 	case errors.Is(probeErr, fs.ErrNotExist):
 		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrEnded)
