@@ -254,17 +254,22 @@ func (s *Sandbox) Wait() (Status, error) {
 	s.mu.Lock()
 	runErr := s.runErr
 	s.mu.Unlock()
-	if err == nil && runErr == nil && !released(s.inside) {
+	drained := err == nil && runErr == nil && !released(s.inside) && s.life.Err() == nil
+	if drained {
 		ctx, cancel := context.WithTimeout(s.life, DrainTimeout)
-		if n := s.gateway.Drain(ctx); n > 0 {
-			s.diag.Warn("connections cut that still had bytes to deliver", "sandbox", s.name, "connections", n)
-		}
+		s.gateway.Drain(ctx)
 		cancel()
 	}
 	if runErr != nil {
 		err = runErr // the guest was killed because of it
 	}
-	return status, errors.Join(err, s.Close())
+	err = errors.Join(err, s.Close())
+	if drained && !s.broken() {
+		if n := s.gateway.Cut(); n > 0 {
+			s.diag.Warn("connections cut that still had bytes to deliver", "sandbox", s.name, "connections", n)
+		}
+	}
+	return status, err
 }
 
 // Exited is closed when Wait has seen the guest end, and with Config.Linger the

@@ -110,6 +110,31 @@ func TestKnobsOfTwoSandboxes(t *testing.T) {
 		}
 	})
 
+	t.Run("fin-timeout: the host's kernel lets go of a socket that tcpbox has closed", func(t *testing.T) {
+		set, plain := fixtures(t, "--tcp", "upstream.fin-timeout=1s")
+		var pairs []*pair
+		for _, f := range []*fixture{plain, set} {
+			p := f.connect(t)
+			must(t, p.guest.CloseWrite())
+			hearEnd(t, p.server, "") // which keeps its half open
+			p.holds(t, finWait2, finWait2, closeWait)
+			pairs = append(pairs, p)
+		}
+		for _, p := range pairs {
+			p.box.end()
+		}
+		upstream := func(p *pair) tcpstate.State { return n.Uplink.State(t, p.via, p.remote) }
+		testnet.Eventually(t, func() error {
+			if got := upstream(pairs[1]); got != closed {
+				return fmt.Errorf("the host's socket is in %v", got)
+			}
+			return nil
+		})
+		if got := upstream(pairs[0]); got != finWait2 {
+			t.Errorf("without the knob the host's socket is in %v, want FIN-WAIT-2", got)
+		}
+	})
+
 	t.Run("half-close-timeout: cuts a relayed half-close", func(t *testing.T) {
 		set, plain := fixtures(t, "--tcp", "half-close-timeout=300ms")
 		var pairs []*pair

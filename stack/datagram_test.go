@@ -620,8 +620,11 @@ func TestDrainDelivers(t *testing.T) {
 			return policy.Verdict{Allow: true}
 		}
 	})
-	drained := make(chan int)
-	go func() { drained <- g.Drain(testContext(t)) }()
+	drained := make(chan struct{}, 1)
+	go func() {
+		g.Drain(testContext(t))
+		drained <- struct{}{}
+	}()
 	f, err := rec.Wait(testContext(t), func(f *tuntest.Recorded) bool { return f.Packet.ICMPType == 8 })
 	if err != nil {
 		t.Fatal(err)

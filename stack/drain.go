@@ -20,10 +20,10 @@ const (
 
 // Drain waits, when the guest has ended, until what it had sent is delivered
 // upstream and its connections are closed, as a kernel does for a process that
-// has ended: a datagram that was the last thing it did has left too. It returns
-// how many connections still had something to deliver
-// when ctx ended.
-func (g *Gateway) Drain(ctx context.Context) (undelivered int) {
+// has ended: a datagram that was the last thing it did has left too. It
+// returns when that is so, or when ctx or the Gateway ends; Cut then says what
+// was lost.
+func (g *Gateway) Drain(ctx context.Context) {
 	flush, cancel := context.WithTimeout(ctx, drainFlush)
 	g.net.Flush(flush)
 	cancel()
@@ -35,19 +35,25 @@ func (g *Gateway) Drain(ctx context.Context) (undelivered int) {
 		waiting := g.counters.undelivered.Load()
 		_, undecided := g.packets.count()
 		if p.Unsettled == 0 && waiting == 0 && undecided == 0 {
-			return 0
+			return
 		}
 		now := time.Now()
 		if p != last {
 			last, lastMoved = p, now
 		}
 		if waiting == 0 && undecided == 0 && now.Sub(lastMoved) > drainIdle {
-			return 0
+			return
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return int(waiting)
+			return
+		case <-g.ctx.Done():
+			return
 		}
 	}
 }
+
+// Cut returns, once Close has returned, how many connections it ended before
+// the guest's FIN had been passed on.
+func (g *Gateway) Cut() int { return int(g.counters.cut.Load()) }

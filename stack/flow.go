@@ -54,14 +54,20 @@ func (g *Gateway) serve(req *netstack.Request) {
 }
 
 // join relays until both connections have ended. Meanwhile it counts as
-// undelivered, until the guest's FIN has been passed on.
+// undelivered, until the guest's FIN has been passed on, and as cut if Close
+// came before.
 func (g *Gateway) join(id tcpstate.Conn, guest, upstream relay.Conn) relay.Result {
 	c := &carried{upstream: upstream}
 	defer g.carry(id, c)()
 	g.counters.undelivered.Add(1)
 	var once sync.Once
 	delivered := func() { once.Do(func() { g.counters.undelivered.Add(-1) }) }
-	defer delivered()
+	defer once.Do(func() {
+		if g.ctx.Err() != nil {
+			g.counters.cut.Add(1)
+		}
+		g.counters.undelivered.Add(-1)
+	})
 	result := relay.Join(g.ctx, guest, upstream, relay.Options{
 		Counts:           &c.counts,
 		HalfCloseTimeout: g.knobs.halfCloseTimeout(),

@@ -142,6 +142,7 @@ type counters struct {
 	noPort, busy                              atomic.Uint64
 	open                                      atomic.Int64
 	undelivered                               atomic.Int64 // flows whose guest's FIN has not been passed on
+	cut                                       atomic.Int64 // of those: ended by Close
 
 	inbound, inboundFailed, inboundDatagrams, inletDropped atomic.Uint64
 

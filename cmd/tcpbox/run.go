@@ -105,8 +105,11 @@ func runBox(cfg tcpbox.Config, timeout time.Duration, say *speaker) error {
 }
 
 // cutOnSignal lets a signal end the delivery of what the guest has left, when
-// there is no guest any more to forward it to.
+// there is no guest any more to forward it to. The signals stay caught after
+// that: the status is the guest's, however often one is sent.
 func cutOnSignal(box *tcpbox.Sandbox) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	notifyUnignored(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	done := make(chan struct{})
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -115,9 +118,10 @@ func cutOnSignal(box *tcpbox.Sandbox) (stop func()) {
 		case <-done:
 			return
 		}
-		signals := make(chan os.Signal, 1)
-		signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-		defer signal.Stop(signals)
+		select {
+		case <-signals: // that was for the guest
+		default:
+		}
 		select {
 		case <-signals:
 			_ = box.Close() // Wait returns its error

@@ -56,7 +56,7 @@ const drainTime = 100 * time.Millisecond
 // is passed on when it comes, and neither is made up. Join runs one loop in
 // the caller's goroutine (copyOutbound) and one in its own (copyInbound).
 func Join(ctx context.Context, guest, upstream Conn, o Options) Result {
-	j := &join{clock: o.Clock, halfCloseTimeout: o.HalfCloseTimeout, onFIN: o.OnFIN}
+	j := &join{clock: o.Clock, halfCloseTimeout: o.HalfCloseTimeout, onFIN: o.OnFIN, ended: func() error { return context.Cause(ctx) }}
 	if j.clock == nil {
 		j.clock = systemClock{}
 	}
@@ -101,7 +101,8 @@ type join struct {
 	outbound, inbound direction
 	clock             Clock
 	halfCloseTimeout  time.Duration
-	onFIN             func(Side) // nil: nobody asks
+	onFIN             func(Side)   // nil: nobody asks
+	ended             func() error // why the context has; nil while it has not
 
 	start      time.Time    // of the clock, which is monotonic from here
 	halfClosed atomic.Bool  // one FIN has been passed on and idleness is timed
@@ -159,6 +160,9 @@ func (j *join) failedLocked(by Side, end End, err error) {
 // abort resets both sides, the one that lives on first. Only the first call
 // does something.
 func (j *join) abort(by Side, end End, err error) {
+	if j.stopped() {
+		return
+	}
 	j.mu.Lock()
 	if j.over {
 		j.mu.Unlock()
@@ -208,10 +212,23 @@ func (j *join) stop(cause error) {
 	}
 }
 
+// stopped stops the join if the context has ended: a side that fails then may
+// have been made to by whoever ended it.
+func (j *join) stopped() bool {
+	cause := j.ended()
+	if cause != nil {
+		j.stop(cause)
+	}
+	return cause != nil
+}
+
 // lost is told that side s has failed with err: found by a write, or by a
 // watch. What s sent before is still worth delivering, so unless the loop
 // that reads from s has ended or waits, that loop finds the end itself.
 func (j *join) lost(s Side, err error) {
+	if j.stopped() {
+		return
+	}
 	if !isReset(err) {
 		j.abort(s, ByError, err)
 		return

@@ -370,6 +370,20 @@ func TestOtherErrors(t *testing.T) {
 			}
 		})
 	})
+	t.Run("the context ends after a FIN, and the guest is reset by whoever ended it", func(t *testing.T) {
+		joined(t, relay.Options{}, func(s *stage) {
+			s.send(s.client, "all of it")
+			s.client.CloseWrite()
+			synctest.Wait()
+			s.cancel(context.Canceled)
+			s.client.Reset()
+			s.want(s.wait(), relay.Result{First: relay.Guest, End: relay.ByError}, context.Canceled)
+			s.reads(s.server, "all of it", nil)
+			if s.up.State().WasReset {
+				s.t.Error("want the upstream closed")
+			}
+		})
+	})
 	t.Run("the context ended before", func(t *testing.T) {
 		joined(t, relay.Options{}, func(s *stage) {
 			s.cancel(context.Canceled)
