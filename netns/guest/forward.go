@@ -2,8 +2,10 @@ package guest
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -46,7 +48,7 @@ func (s *Sandbox) ForwardSignals() (stop func()) {
 		signal.Notify(f.signals, unix.SIGTTIN)
 	}
 	go f.run()
-	return sync.OnceFunc(f.stop)
+	return sync.OnceFunc(f.close)
 }
 
 // forwarder is what ForwardSignals starts.
@@ -57,23 +59,20 @@ type forwarder struct {
 	done     chan struct{}
 	terminal *terminal // nil without one
 
-	lingers bool       // the guest has exited
-	stopped bool       // this process has stopped itself, for the guest has
-	resumed time.Time  // when it was last continued after that
-	handler *sigaction // the runtime's for lifted, while it is not in place
-	lifted  syscall.Signal
+	lingers bool      // the guest has exited
+	stop    int       // the guest's latest stop that was told, from 1
+	resumed time.Time // when this process was last continued after one
 }
 
-func (f *forwarder) stop() {
+func (f *forwarder) close() {
 	signal.Stop(f.signals)
 	close(f.quit)
 	<-f.done
-	f.resume()
 	f.terminal.reclaim()
 	f.terminal.close()
 }
 
-// run lasts until stop.
+// run lasts until close.
 func (f *forwarder) run() {
 	defer close(f.done)
 	events := f.s.events
@@ -87,11 +86,9 @@ func (f *forwarder) run() {
 			switch {
 			case !open:
 				events = nil
-				f.resume()
-			case m.Op == opStopped && len(m.Ints) == 1:
+			case m.Op == opStopped && len(m.Ints) == 2:
+				f.stop = m.Ints[1]
 				f.suspend(syscall.Signal(m.Ints[0]))
-			case m.Op == opContinued:
-				f.resume()
 			case m.Op == opLingers:
 				f.lingers = true
 				f.terminal.reclaim()
@@ -111,41 +108,77 @@ func (f *forwarder) signal(sig syscall.Signal) {
 	case unix.SIGTTIN:
 		return // the guest has had it
 	case unix.SIGCONT:
-		if f.stopped {
-			f.resume()
-			return
-		}
 		if time.Since(f.resumed) < lately {
 			return // the same continuation, seen twice
 		}
 	}
-	f.s.ch.send(message{Op: opForward, Ints: []int{int(sig)}})
+	f.s.ch.send(message{Op: opForward, Ints: []int{int(sig), f.stop}})
 }
 
 // suspend stops this process as the guest was stopped, so that a shell sees a
-// stopped job.
+// stopped job, and returns when it has been continued: by a shell, which means
+// the guest too, or because init has something to say.
 //
 // While it is stopped it cannot hear that the guest goes on, or has died, by
 // somebody else's doing. So it has the kernel send it SIGCONT when init sends
 // a message (fcntl(2), F_SETSIG).
+//
+// Who continued it cannot be told, nor whether the guest has stopped again
+// since. Init knows: it is asked to continue the guest after this very stop.
 func (f *forwarder) suspend(sig syscall.Signal) {
 	_, guest := f.s.Pids()
 	f.s.ch.wakeBy(unix.SIGCONT)
-	if len(f.s.events) > 0 || !isStopped(guest) {
-		f.s.ch.wakeBy(0)
+	defer f.s.ch.wakeBy(0)
+	if !isStopped(guest) {
 		return // overtaken: this process was stopped as well, and both go on
 	}
-	f.stopped = true
 	f.terminal.noteGuest(guest)
 	switch sig {
 	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
-		f.lifted, f.handler = sig, defaultAction(sig)
+		if hasShell() {
+			break
+		}
+		fallthrough // the kernel would not heed it (setpgid(2), orphaned)
 	default:
 		sig = unix.SIGSTOP
 	}
-	unix.Kill(unix.Getpid(), sig)
-	// The stop comes now, or in a moment; SIGCONT ends it, and comes through
-	// f.signals.
+	if !f.stopSelf(sig) {
+		return
+	}
+	f.resumed = time.Now()
+	f.terminal.noteFront()
+	f.terminal.giveBack()
+	f.s.ch.send(message{Op: opResume, Ints: []int{f.stop}})
+}
+
+// stopSelf stops this process with the default action of sig, and returns true
+// when it has been continued. It returns false, at once, if init has sent
+// something already, which nothing would wake this process for.
+//
+// The signal goes to this thread: so it is stopped before the call returns, and
+// what comes after the call comes after the stop.
+func (f *forwarder) stopSelf(sig syscall.Signal) bool {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if sig != unix.SIGSTOP {
+		old := defaultAction(sig)
+		defer unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(old)), 0, 8, 0, 0)
+	}
+	if len(f.s.events) > 0 || f.s.ch.readable() {
+		return false
+	}
+	unix.Tgkill(unix.Getpid(), unix.Gettid(), sig)
+	return true
+}
+
+// hasShell says whether this process has a parent that does job control: one
+// in its session, but not in its group.
+func hasShell() bool {
+	parent := unix.Getppid()
+	theirs, err1 := unix.Getsid(parent)
+	ours, err2 := unix.Getsid(0)
+	group, err3 := unix.Getpgid(parent)
+	return errors.Join(err1, err2, err3) == nil && theirs == ours && group != unix.Getpgrp()
 }
 
 // isStopped says whether a process is. Where /proc does not tell, it is.
@@ -165,23 +198,6 @@ func defaultAction(sig syscall.Signal) *sigaction {
 	var zero, old sigaction
 	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&zero)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
 	return &old
-}
-
-// resume is called when this process, or the guest, goes on after suspend.
-func (f *forwarder) resume() {
-	if !f.stopped {
-		return
-	}
-	f.stopped = false
-	f.resumed = time.Now()
-	f.s.ch.wakeBy(0)
-	if f.handler != nil {
-		unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(f.lifted), uintptr(unsafe.Pointer(f.handler)), 0, 8, 0, 0)
-		f.handler = nil
-	}
-	f.terminal.noteFront()
-	f.terminal.giveBack()
-	f.s.ch.send(message{Op: opResume})
 }
 
 // wakeBy makes the kernel send a signal to this process whenever the channel
@@ -204,4 +220,18 @@ func (c *channel) wakeBy(sig syscall.Signal) {
 		unix.FcntlInt(fd, unix.F_SETSIG, int(sig))
 		unix.FcntlInt(fd, unix.F_SETFL, flags|unix.O_ASYNC)
 	})
+}
+
+// readable reports whether a message waits to be received.
+func (c *channel) readable() (yes bool) {
+	raw, err := c.conn.SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		yes = err == nil && n > 0
+	})
+	return yes
 }

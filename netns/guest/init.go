@@ -76,9 +76,13 @@ type initState struct {
 	files   unix.Rlimit // on open files, for the guest
 	signals *signalWatch
 
+	reporting sync.Mutex // before mu
+
 	mu       sync.Mutex
 	pid      int              // the guest's; 0 before it is started
 	stopped  bool             // the guest is
+	stops    int              // how often it has been
+	held     []message        // not told yet, for the guest is stopped
 	ended    bool             // the guest has; its pid may be another's
 	lingers  bool             // the caller knows that others have not
 	early    []syscall.Signal // to be forwarded as soon as there is a guest
@@ -263,12 +267,14 @@ func (s *initState) serve(m message) {
 	case opStart:
 		fd, err = s.start()
 	case opForward:
-		if len(m.Ints) == 1 {
-			s.forward(syscall.Signal(m.Ints[0]))
+		if len(m.Ints) == 2 {
+			s.forward(syscall.Signal(m.Ints[0]), m.Ints[1])
 		}
 		return
 	case opResume:
-		s.resume()
+		if len(m.Ints) == 1 {
+			s.resume(m.Ints[0])
+		}
 		return
 	case opAbandon:
 		if len(m.Ints) == 1 {

@@ -123,15 +123,17 @@ func (w *signalWatch) take(sig os.Signal) bool {
 }
 
 // forward sends the guest a signal that the caller has received, unless the
-// guest was sent it as well. It does not block its caller.
-func (s *initState) forward(sig syscall.Signal) {
+// guest was sent it as well. The caller knew of the guest's stops up to stop: if
+// the guest has stopped since, a CONT is older than that. It does not block its
+// caller.
+func (s *initState) forward(sig syscall.Signal, stop int) {
 	s.mu.Lock()
 	pid, ended := s.pid, s.ended
 	if pid == 0 {
 		s.early = append(s.early, sig)
 	}
 	s.mu.Unlock()
-	if pid == 0 || ended {
+	if pid == 0 || ended || sig == unix.SIGCONT && !s.known(stop) {
 		return
 	}
 	go func() {
@@ -160,23 +162,36 @@ func sharesGroup(pid int) bool {
 	return err == nil && theirs == unix.Getpgrp()
 }
 
-// resume continues the guest if it is stopped and nobody else continues it.
-func (s *initState) resume() {
-	s.mu.Lock()
-	pid, stopped := s.pid, s.stopped
-	s.mu.Unlock()
-	if pid == 0 || !stopped {
-		return
-	}
+// resume continues the guest if it is in that stop of its, counted from 1, and
+// nobody else continues it.
+func (s *initState) resume(stop int) {
 	go func() {
-		if sharesGroup(pid) && s.signals.take(unix.SIGCONT) {
-			return
-		}
-		s.mu.Lock()
-		stopped := s.stopped
-		s.mu.Unlock()
-		if stopped {
-			s.kill(pid, unix.SIGCONT)
+		// What was sent to the group has reached the guest, or does so now.
+		for end := time.Now().Add(sameSignal); s.inStop(stop); time.Sleep(time.Millisecond) {
+			s.mu.Lock()
+			pid := s.pid
+			s.mu.Unlock()
+			if !sharesGroup(pid) || time.Now().After(end) {
+				s.kill(pid, unix.SIGCONT)
+				return
+			}
 		}
 	}()
+}
+
+// known reports whether the guest, which has been started, has not stopped again
+// since that stop.
+func (s *initState) known(stop int) bool {
+	s.report()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stops <= stop
+}
+
+// inStop reports whether the guest is stopped, and has been since that stop.
+func (s *initState) inStop(stop int) bool {
+	s.report()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopped && s.stops == stop
 }

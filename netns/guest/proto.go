@@ -44,13 +44,13 @@ const (
 	opReady     = "ready"     // event; Name, the interface; Value, a remark; with the TUN
 	opStart     = "start"     // reply: with the guest's pidfd
 	opSignal    = "signal"    // Ints: the number; sent to the guest
-	opForward   = "forward"   // Ints: the number; unless the guest has had it already
-	opResume    = "resume"    // continue the guest, if it is stopped
+	opForward   = "forward"   // Ints: the number, the latest stop known; unless the guest has had it already
+	opResume    = "resume"    // Ints: a stop; continue the guest, if it is still in that one
 	opSocket    = "socket"    // Ints: domain, type, protocol; reply: with the socket
 	opSysctl    = "sysctl"    // Name; reply: Value
 	opSetSysctl = "setsysctl" // Name, Value
 	opProcNet   = "procnet"   // Name; reply: with the file, open for reading
-	opStopped   = "stopped"   // event; Ints: the signal
+	opStopped   = "stopped"   // event; Ints: the signal, which stop of the guest it is, from 1
 	opContinued = "continued" // event
 	opExited    = "exited"    // event; Ints: code, signal
 	opLingers   = "lingers"   // event; the guest has exited, and others have not

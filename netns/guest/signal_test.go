@@ -167,10 +167,12 @@ func TestIgnoredStaysIgnored(t *testing.T) {
 func TestStopsItself(t *testing.T) {
 	everybody(t, func(t *testing.T, who who) {
 		for _, sig := range []string{"STOP", "TSTP"} {
-			script := "kill -" + sig + " $$; echo resumed"
+			script := "read go; kill -" + sig + " $$; echo resumed"
 			stopped := func(t *testing.T) *running {
 				t.Helper()
 				r := who.start(t, spec{Args: []string{"sh", "-c", script}})
+				r.guestPids() // are written by what will have stopped
+				io.WriteString(r.stdin, "go\n")
 				eventually(t, "tcpbox stops", func() bool { return state(r.cmd.Process.Pid) == "T" })
 				return r
 			}
