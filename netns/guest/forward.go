@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -129,9 +130,6 @@ func (f *forwarder) suspend(sig syscall.Signal) {
 	_, guest := f.s.Pids()
 	f.s.ch.wakeBy(unix.SIGCONT)
 	defer f.s.ch.wakeBy(0)
-	if !isStopped(guest) {
-		return // overtaken: this process was stopped as well, and both go on
-	}
 	f.terminal.noteGuest(guest)
 	switch sig {
 	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
@@ -142,33 +140,89 @@ func (f *forwarder) suspend(sig syscall.Signal) {
 	default:
 		sig = unix.SIGSTOP
 	}
-	if !f.stopSelf(sig) {
-		return
+	if !f.stopSelf(sig, guest) {
+		return // overtaken: this process was stopped as well, and both go on
 	}
 	f.resumed = time.Now()
 	f.terminal.noteFront()
 	f.terminal.giveBack()
+	f.forget(unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN)
 	f.s.ch.send(message{Op: opResume, Ints: []int{f.stop}})
 }
 
+// forget drops signals of these kinds that this process has received by now. One
+// that made it stop or go on has done its work; the kernel drops what is
+// pending of them as well (signal(7)).
+func (f *forwarder) forget(kinds ...syscall.Signal) {
+	settle()
+	for range len(f.signals) {
+		if sig := <-f.signals; !slices.Contains(kinds, sig.(syscall.Signal)) {
+			f.signal(sig.(syscall.Signal))
+		}
+	}
+}
+
+// settle waits until the signals that this process has received are in the
+// channels that they go to, which signal.Stop says of its own.
+func settle() {
+	if signal.Ignored(unix.SIGCONT) {
+		return // a handler would undo that
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, unix.SIGCONT)
+	signal.Stop(c)
+}
+
 // stopSelf stops this process with the default action of sig, and returns true
-// when it has been continued. It returns false, at once, if init has sent
-// something already, which nothing would wake this process for.
+// when it has been continued. It returns false, at once, if the guest has been
+// meanwhile, or init has sent something already, which nothing would wake this
+// process for.
 //
 // The signal goes to this thread: so it is stopped before the call returns, and
-// what comes after the call comes after the stop.
-func (f *forwarder) stopSelf(sig syscall.Signal) bool {
+// what comes after the call comes after the stop. It is pending while the
+// reasons not to stop are looked for, for a SIGCONT cancels it then.
+func (f *forwarder) stopSelf(sig syscall.Signal, guest int) bool {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if sig != unix.SIGSTOP {
-		old := defaultAction(sig)
-		defer unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(old)), 0, 8, 0, 0)
+	pid, tid := unix.Getpid(), unix.Gettid()
+	if sig == unix.SIGSTOP { // which cannot be blocked
+		if f.overtaken(guest) {
+			return false
+		}
+		unix.Tgkill(pid, tid, sig)
+		return true
 	}
-	if len(f.s.events) > 0 || f.s.ch.readable() {
+	handler := defaultAction(sig)
+	defer setAction(sig, handler)
+	unblock, err := blockSignal(sig)
+	if err != nil {
 		return false
 	}
-	unix.Tgkill(unix.Getpid(), unix.Gettid(), sig)
+	unix.Tgkill(pid, tid, sig)
+	if f.overtaken(guest) {
+		ignored := sigaction{handler: 1} // SIG_IGN: drops what is pending
+		setAction(sig, &ignored)
+		unblock()
+		return false
+	}
+	unblock() // stops here
 	return true
+}
+
+// overtaken reports whether there is no reason to stop any more.
+func (f *forwarder) overtaken(guest int) bool {
+	return len(f.s.events) > 0 || f.s.ch.readable() || !isStopped(guest)
+}
+
+// blockSignal keeps a signal from the calling thread until the function that
+// it returns is called.
+func blockSignal(sig syscall.Signal) (unblock func(), err error) {
+	var old unix.Sigset_t
+	set := unix.Sigset_t{Val: [16]uint64{1 << (sig - 1)}}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &set, &old); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }, nil
 }
 
 // hasShell says whether this process has a parent that does job control: one
@@ -198,6 +252,10 @@ func defaultAction(sig syscall.Signal) *sigaction {
 	var zero, old sigaction
 	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&zero)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
 	return &old
+}
+
+func setAction(sig syscall.Signal, action *sigaction) {
+	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(action)), 0, 8, 0, 0)
 }
 
 // wakeBy makes the kernel send a signal to this process whenever the channel

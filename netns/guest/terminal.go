@@ -104,11 +104,10 @@ func (t *terminal) reclaim() {
 func (t *terminal) setGroup(group int) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	var old unix.Sigset_t
-	ttou := unix.Sigset_t{Val: [16]uint64{1 << (unix.SIGTTOU - 1)}}
-	if unix.PthreadSigmask(unix.SIG_BLOCK, &ttou, &old) != nil {
+	unblock, err := blockSignal(unix.SIGTTOU)
+	if err != nil {
 		return
 	}
-	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil) }()
+	defer unblock()
 	_ = unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, group)
 }

@@ -105,9 +105,10 @@ func (c *console) expect(text string) {
 			c.mu.Unlock()
 			return
 		}
+		whole := c.output.String()
 		c.mu.Unlock()
 		if time.Now().After(deadline) {
-			c.t.Fatalf("%q never came; there is %q", text, rest)
+			c.t.Fatalf("%q never came; there is %q, after %q", text, rest, whole[:len(whole)-len(rest)])
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
