@@ -36,6 +36,7 @@ func (s *Sandbox) ForwardSignals() (stop func()) {
 		quit:     make(chan struct{}),
 		done:     make(chan struct{}),
 		terminal: openTerminal(),
+		waker:    newWaker(s.ch),
 	}
 	f.terminal.noteFront()
 	s.mu.Lock()
@@ -59,6 +60,7 @@ type forwarder struct {
 	quit     chan struct{}
 	done     chan struct{}
 	terminal *terminal // nil without one
+	waker    *waker
 
 	lingers bool      // the guest has exited
 	stop    int       // the guest's latest stop that was told, from 1
@@ -71,6 +73,7 @@ func (f *forwarder) close() {
 	<-f.done
 	f.terminal.reclaim()
 	f.terminal.close()
+	f.waker.close()
 }
 
 // run lasts until close.
@@ -118,18 +121,15 @@ func (f *forwarder) signal(sig syscall.Signal) {
 
 // suspend stops this process as the guest was stopped, so that a shell sees a
 // stopped job, and returns when it has been continued: by a shell, which means
-// the guest too, or because init has something to say.
-//
-// While it is stopped it cannot hear that the guest goes on, or has died, by
-// somebody else's doing. So it has the kernel send it SIGCONT when init sends
-// a message (fcntl(2), F_SETSIG).
+// the guest too, or because the guest goes on or has died by somebody else's
+// doing (waker).
 //
 // Who continued it cannot be told, nor whether the guest has stopped again
 // since. Init knows: it is asked to continue the guest after this very stop.
 func (f *forwarder) suspend(sig syscall.Signal) {
 	_, guest := f.s.Pids()
-	f.s.ch.wakeBy(unix.SIGCONT)
-	defer f.s.ch.wakeBy(0)
+	f.waker.arm()
+	defer f.waker.disarm()
 	f.terminal.noteGuest(guest)
 	switch sig {
 	case unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU:
@@ -144,7 +144,7 @@ func (f *forwarder) suspend(sig syscall.Signal) {
 		return // overtaken: this process was stopped as well, and both go on
 	}
 	f.resumed = time.Now()
-	f.terminal.noteFront()
+	f.terminal.awaitFront()
 	f.terminal.giveBack()
 	f.forget(unix.SIGCONT, unix.SIGTSTP, unix.SIGTTIN)
 	f.s.ch.send(message{Op: opResume, Ints: []int{f.stop}})
@@ -175,8 +175,7 @@ func settle() {
 
 // stopSelf stops this process with the default action of sig, and returns true
 // when it has been continued. It returns false, at once, if the guest has been
-// meanwhile, or init has sent something already, which nothing would wake this
-// process for.
+// meanwhile.
 //
 // The signal goes to this thread: so it is stopped before the call returns, and
 // what comes after the call comes after the stop. It is pending while the
@@ -186,7 +185,7 @@ func (f *forwarder) stopSelf(sig syscall.Signal, guest int) bool {
 	defer runtime.UnlockOSThread()
 	pid, tid := unix.Getpid(), unix.Gettid()
 	if sig == unix.SIGSTOP { // which cannot be blocked
-		if f.overtaken(guest) {
+		if !isStopped(guest) {
 			return false
 		}
 		unix.Tgkill(pid, tid, sig)
@@ -199,7 +198,7 @@ func (f *forwarder) stopSelf(sig syscall.Signal, guest int) bool {
 		return false
 	}
 	unix.Tgkill(pid, tid, sig)
-	if f.overtaken(guest) {
+	if !isStopped(guest) {
 		ignored := sigaction{handler: 1} // SIG_IGN: drops what is pending
 		setAction(sig, &ignored)
 		unblock()
@@ -207,11 +206,6 @@ func (f *forwarder) stopSelf(sig syscall.Signal, guest int) bool {
 	}
 	unblock() // stops here
 	return true
-}
-
-// overtaken reports whether there is no reason to stop any more.
-func (f *forwarder) overtaken(guest int) bool {
-	return len(f.s.events) > 0 || f.s.ch.readable() || !isStopped(guest)
 }
 
 // blockSignal keeps a signal from the calling thread until the function that
@@ -256,40 +250,4 @@ func defaultAction(sig syscall.Signal) *sigaction {
 
 func setAction(sig syscall.Signal, action *sigaction) {
 	unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(action)), 0, 8, 0, 0)
-}
-
-// wakeBy makes the kernel send a signal to this process whenever the channel
-// becomes readable. 0: no longer.
-func (c *channel) wakeBy(sig syscall.Signal) {
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) {
-		flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
-		if err != nil {
-			return
-		}
-		if sig == 0 {
-			unix.FcntlInt(fd, unix.F_SETFL, flags&^unix.O_ASYNC)
-			return
-		}
-		unix.FcntlInt(fd, unix.F_SETOWN, unix.Getpid())
-		unix.FcntlInt(fd, unix.F_SETSIG, int(sig))
-		unix.FcntlInt(fd, unix.F_SETFL, flags|unix.O_ASYNC)
-	})
-}
-
-// readable reports whether a message waits to be received.
-func (c *channel) readable() (yes bool) {
-	raw, err := c.conn.SyscallConn()
-	if err != nil {
-		return false
-	}
-	_ = raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		yes = err == nil && n > 0
-	})
-	return yes
 }

@@ -63,6 +63,10 @@ func runInit() {
 			go s.exec(m, fds) // whose progress others in the sandbox can hinder
 			continue
 		}
+		if m.Op == opWaker && len(fds) == 1 {
+			s.setWaker(fds[0])
+			continue
+		}
 		closeAll(fds)
 		s.serve(m)
 	}
@@ -77,12 +81,12 @@ type initState struct {
 	signals *signalWatch
 
 	reporting sync.Mutex // before mu
+	waker     int        // the caller's; 0 without one
 
 	mu       sync.Mutex
 	pid      int              // the guest's; 0 before it is started
 	stopped  bool             // the guest is
 	stops    int              // how often it has been
-	held     []message        // not told yet, for the guest is stopped
 	ended    bool             // the guest has; its pid may be another's
 	lingers  bool             // the caller knows that others have not
 	early    []syscall.Signal // to be forwarded as soon as there is a guest

@@ -46,6 +46,7 @@ const (
 	opSignal    = "signal"    // Ints: the number; sent to the guest
 	opForward   = "forward"   // Ints: the number, the latest stop known; unless the guest has had it already
 	opResume    = "resume"    // Ints: a stop; continue the guest, if it is still in that one
+	opWaker     = "waker"     // with the end of a pipe to write to: see waker
 	opSocket    = "socket"    // Ints: domain, type, protocol; reply: with the socket
 	opSysctl    = "sysctl"    // Name; reply: Value
 	opSetSysctl = "setsysctl" // Name, Value

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,31 +24,18 @@ func (s *initState) reap() {
 
 // report tells the caller what there is to tell now, and exits if the sandbox
 // has come to its end. It may be called at any time after the guest's start.
-//
-// While the guest is stopped so is the caller, as a rule, and each message
-// continues it. So those that are not about the guest wait.
 func (s *initState) report() {
 	s.reporting.Lock() // so that messages keep their order
 	defer s.reporting.Unlock()
 	news, over := s.collect()
-	s.mu.Lock()
-	if news = append(s.held, news...); s.stopped && !over {
-		s.held = slices.DeleteFunc(slices.Clone(news), message.aboutGuest)
-		news = slices.DeleteFunc(news, func(m message) bool { return !m.aboutGuest() })
-	} else {
-		s.held = nil
-	}
-	s.mu.Unlock()
 	for _, m := range news {
 		_ = s.ch.send(m) // an error: the caller is dead, and soon so is init
 	}
+	s.wakeLocked(news)
 	if over {
 		os.Exit(0)
 	}
 }
-
-// aboutGuest reports whether an event is about the guest, not a command.
-func (m message) aboutGuest() bool { return m.Op != opEnded }
 
 // collect reaps what there is to reap, and returns what the caller is to know
 // of it. over: the sandbox has come to its end.

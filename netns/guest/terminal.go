@@ -2,6 +2,7 @@ package guest
 
 import (
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,10 +41,23 @@ func (t *terminal) group() int {
 	return group
 }
 
-// noteFront is called at the start, and when this process is continued.
+// noteFront looks, at the start and when this process is continued.
 func (t *terminal) noteFront() {
 	if t != nil {
 		t.front = t.group() == unix.Getpgrp()
+	}
+}
+
+// awaitFront is noteFront for a guest whose own group had the terminal when it
+// stopped: it must not read before it has it again, and a shell's continuation
+// may be told a moment before this process's group is in the foreground.
+func (t *terminal) awaitFront() {
+	t.noteFront()
+	if t == nil || t.guest == 0 {
+		return
+	}
+	for end := time.Now().Add(sameSignal); !t.front && time.Now().Before(end); t.noteFront() {
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -109,5 +123,6 @@ func (t *terminal) setGroup(group int) {
 		return
 	}
 	defer unblock()
-	_ = unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, group)
+	for unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, group) == unix.EINTR {
+	}
 }
