@@ -127,6 +127,11 @@ func (f *forwarder) signal(sig syscall.Signal) {
 // Who continued it cannot be told, nor whether the guest has stopped again
 // since. Init knows: it is asked to continue the guest after this very stop.
 func (f *forwarder) suspend(sig syscall.Signal) {
+	select {
+	case <-f.s.started: // the guest was quicker than Start
+	case <-f.quit:
+		return
+	}
 	_, guest := f.s.Pids()
 	f.waker.arm()
 	defer f.waker.disarm()

@@ -37,6 +37,8 @@ type Sandbox struct {
 	front    bool // this process's group was in the foreground when Start was called
 
 	lingering chan struct{} // closed when the guest has exited, and others have not
+	started   chan struct{} // closed when Start knows the guest's pid, or never will
+	startOnce sync.Once
 	closeOnce sync.Once
 }
 
@@ -75,6 +77,7 @@ func New(ctx context.Context, c Config) (*Sandbox, error) {
 		waiting:    map[uint64]chan<- answer{},
 		commands:   map[uint64]*Command{},
 		lingering:  make(chan struct{}),
+		started:    make(chan struct{}),
 		pidfd:      -1,
 	}
 	fd, name, err := s.ready(ctx)
@@ -235,6 +238,7 @@ func (s *Sandbox) Device() tun.Device { return s.device }
 // matches *ExecError says that the program could not be executed; the sandbox
 // is of no more use then but to be closed.
 func (s *Sandbox) Start() error {
+	defer s.startOnce.Do(func() { close(s.started) })
 	front := inFront() // a shell as the guest soon is there itself
 	s.mu.Lock()
 	s.front = front
