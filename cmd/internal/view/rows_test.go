@@ -27,7 +27,9 @@ func rowsOf(t *testing.T) []legs.Row {
 		}
 		table.Add(&r)
 	}
-	facts := func(f tcpstate.Facts) { table.Add(&statelog.Record{Time: at(0), Sandbox: "web", Conn: f.Conn, Facts: &f}) }
+	facts := func(f tcpstate.Facts) {
+		table.Add(&statelog.Record{Time: at(0), Sandbox: "web", Conn: f.Conn, Facts: &f})
+	}
 	const guest, server, guest6, server6, host = "198.18.0.2:40001", "203.0.113.9:443", "[fd74::2]:40002", "[2001:db8:1:2:3:4:5:7]:8080", "192.0.2.1:50000"
 	leg(5, tcpstate.Guest, guest, server, tcpstate.TimeWait, 90)
 	leg(5, tcpstate.Stack, server, guest, tcpstate.Closed, 90)
