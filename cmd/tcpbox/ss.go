@@ -44,7 +44,7 @@ func ssCommand(streams Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return quietPipe(repeat(streams.Out, every, func() error { return p.show(c, s, streams, every > 0) }))
+			return quietPipe(repeat(streams.Out, every, func(before []byte) error { return p.show(c, s, streams, before, every > 0) }))
 		},
 	}
 }
@@ -66,18 +66,17 @@ func watchEvery(c *cli.Context, s subject) (time.Duration, error) {
 }
 
 // repeat calls f again and again, or once if every is zero. On a terminal each time
-// takes the place of the one before.
-func repeat(out *os.File, every time.Duration, f func() error) error {
+// takes the place of the one before, by what f is to print before its own.
+func repeat(out *os.File, every time.Duration, f func(before []byte) error) error {
 	if every == 0 {
-		return f()
+		return f(nil)
 	}
-	const home, below = "\x1b[H", "\x1b[J"
-	terminal := isTerminal(out)
+	var before []byte
+	if isTerminal(out) {
+		before = []byte("\x1b[H\x1b[J") // home, and nothing below
+	}
 	for first := true; ; first = false {
-		if terminal {
-			fmt.Fprint(out, home+below)
-		}
-		if err := f(); err != nil {
+		if err := f(before); err != nil {
 			if !first {
 				err = asEnded(err)
 			}
@@ -102,7 +101,7 @@ const maxEndedShown = 100_000
 
 // show prints the rows as they are now. Of a recording that is as they were at its
 // end, those included that had ended.
-func (p *ssPrinter) show(c *cli.Context, s subject, streams Streams, again bool) error {
+func (p *ssPrinter) show(c *cli.Context, s subject, streams Streams, before []byte, again bool) error {
 	ended := p.closed || s.client == nil
 	rec, err := s.open(c.Context, tcpbox.FollowOptions{Rows: true, Ended: ended, Past: true}, streams)
 	if err != nil {
@@ -128,7 +127,7 @@ func (p *ssPrinter) show(c *cli.Context, s subject, streams Streams, again bool)
 	if p.json {
 		return p.printJSON(rows, now, table.Missed(), again)
 	}
-	text := p.line.Rows(nil, rows, now)
+	text := p.line.Rows(slices.Clone(before), rows, now)
 	if again && !isTerminal(p.out) {
 		text = append(text, '\n')
 	}

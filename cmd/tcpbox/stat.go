@@ -38,7 +38,7 @@ func statCommand(streams Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return quietPipe(repeat(streams.Out, every, func() error {
+			return quietPipe(repeat(streams.Out, every, func(before []byte) error {
 				n, err := numbersOf(c, s, filter, streams)
 				switch {
 				case err != nil:
@@ -48,7 +48,7 @@ func statCommand(streams Streams) *cli.Command {
 				case c.Bool("json"):
 					return printJSON(streams.Out, n.json())
 				}
-				return n.print(streams.Out, names, every > 0 && !isTerminal(streams.Out))
+				return n.print(streams.Out, names, before, every > 0 && !isTerminal(streams.Out))
 			}))
 		},
 	}
@@ -120,8 +120,9 @@ func numbersOf(c *cli.Context, s subject, filter statelog.Filter, streams Stream
 }
 
 // print prints the numbers for people.
-func (n *numbers) print(w io.Writer, name func(tcpstate.State) string, again bool) error {
+func (n *numbers) print(w io.Writer, name func(tcpstate.State) string, before []byte, again bool) error {
 	var b bytes.Buffer
+	b.Write(before)
 	last := "END"
 	if n.counts != nil {
 		last = "NOW"

@@ -190,6 +190,7 @@ func TestRowsThatAFilterChooses(t *testing.T) {
 		"closed-by fin":                   "1",
 		"closed-by upstream":              "",
 		"conn 3":                          "3",
+		"port = :443 and pid 5":           "1",
 	} {
 		f, err := statelog.ParseFilter(filter)
 		if err != nil {

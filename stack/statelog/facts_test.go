@@ -46,6 +46,27 @@ func TestFaultsOfFacts(t *testing.T) {
 	}
 }
 
+func TestFactsAreChosenByWhatIsKnown(t *testing.T) {
+	known := testFacts().Facts
+	line := Record{Time: testTime, Sandbox: "web", Conn: 17, Facts: &tcpstate.Facts{Bytes: &tcpstate.Bytes{}}}
+	for filter, want := range map[string]bool{
+		"": true, "conn 17": true, "conn 18": false, "dport = :80": true, "sport = :80": false, "pid 4711": true,
+		"command curl": false, "host web": true, "closed-by guest": true, "closed-by rst": false, "not closed-by rst": true,
+		"state established": false, "leg stack": false, "cause unknown": false, "source unknown": false,
+	} {
+		f, err := ParseFilter(filter)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.MatchKnown(&line, known); got != want {
+			t.Errorf("%q chooses facts: %v, want %v", filter, got, want)
+		}
+		if again, err := ParseFilter(f.String()); err != nil || again.String() != f.String() {
+			t.Errorf("%q is printed as %q, which is read as %v, %v", filter, f, again, err)
+		}
+	}
+}
+
 func FuzzFacts(f *testing.F) {
 	f.Add(4711, "curl", "web", "net public", byte(1), uint64(83), uint64(1211), byte(1), byte(1), int64(412_000), uint32(3), byte(7))
 	f.Add(0, "a\"b", "\x00", "\xff", byte(2), uint64(0), uint64(1), byte(3), byte(5), int64(0), uint32(0), byte(0))

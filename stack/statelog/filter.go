@@ -221,6 +221,9 @@ func (n *node) matchEnds(r *subject) bool {
 		return n.matchName(r.facts)
 	}
 	src, dst := ends(r.Record)
+	if r.Facts != nil && r.facts != nil {
+		src, dst = r.facts.Guest, r.facts.Peer // a line need not have them
+	}
 	switch n.kind {
 	case isSrc, isSport:
 		return n.matchEnd(src)
