@@ -79,7 +79,7 @@ func choose(r *report) (present []way) {
 			r.Missing = append(r.Missing, y.name)
 			continue
 		}
-		if !*full && y.version != nil {
+		if !*full && (y.version != nil || y.full) {
 			continue // other programs' behaviour is no test of ours
 		}
 		present = append(present, y)

@@ -28,19 +28,24 @@ type way struct {
 	command func(w *world, guest []string) *exec.Cmd // to be run in the uplink
 	stack   string                                   // the name of the process that is the stack; "" if the kernel is
 	version []string                                 // prints it
+	full    bool                                     // only with -measure
 }
 
 func ways() []way {
 	return []way{
 		{"veth", func(w *world, guest []string) *exec.Cmd {
 			return w.Uplink.Command(w.t.Context(), guest[0], guest[1:]...)
-		}, "", nil},
+		}, "", nil, false},
 		{"tcpbox", func(w *world, guest []string) *exec.Cmd {
 			return w.Uplink.Command(w.t.Context(), w.tcpbox, append([]string{"run", "--quiet", "--"}, guest...)...)
-		}, "tcpbox", nil},
+		}, "tcpbox", nil, false},
+		{"tcpbox-log", func(w *world, guest []string) *exec.Cmd {
+			log := filepath.Join(testnet.Dir(w.t), "states.jsonl")
+			return w.Uplink.Command(w.t.Context(), w.tcpbox, append([]string{"run", "--quiet", "--log", log, "--"}, guest...)...)
+		}, "tcpbox", nil, true},
 		{"pasta", func(w *world, guest []string) *exec.Cmd {
 			return w.Uplink.Command(w.t.Context(), "pasta", append([]string{"--config-net", "-q", "--runas", "0", "--"}, guest...)...)
-		}, "passt", []string{"pasta", "--version"}},
+		}, "passt", []string{"pasta", "--version"}, false},
 		{"slirp4netns", func(w *world, guest []string) *exec.Cmd {
 			// The guest waits in its namespace until slirp4netns says that it is
 			// ready; it ends with it.
@@ -56,7 +61,7 @@ kill $slirp; wait $slirp; rm "$0/ready" "$0/pid"
 exit $status`
 			dir := testnet.Dir(w.t)
 			return w.Uplink.Command(w.t.Context(), "bash", append([]string{"-c", script, dir}, guest...)...)
-		}, "slirp4netns", []string{"slirp4netns", "--version"}},
+		}, "slirp4netns", []string{"slirp4netns", "--version"}, false},
 	}
 }
 
