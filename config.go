@@ -131,6 +131,16 @@ type Config struct {
 	// because the reader was too slow only OnRecords sees.
 	OnTransition func(Transition)
 
+	// TraceSegments keeps the headers of the TCP segments between guest and stack,
+	// for Sandbox.Segments and OnSegments: of each connection the first and the
+	// last 128, of 1024 connections at once.
+	TraceSegments bool
+
+	// OnSegments takes the segments of a connection, in the order in which they
+	// passed, when it has ended, and of those that are open when the sandbox
+	// does. It needs TraceSegments, and does not block.
+	OnSegments func([]statelog.Segment)
+
 	// BeforeStart is called when the network stands and the guest has not
 	// started: what Listen adds there is there for the guest's first word. An
 	// error ends the start.

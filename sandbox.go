@@ -37,6 +37,7 @@ type Sandbox struct {
 	host    *upstream.Host
 	owned   *upstream.Addresses
 	log     *recorder
+	trace   *segmentTrace    // nil without Config.TraceSegments
 	finder  *sockdiag.Finder // of the host's sockets
 	names   names
 	knobs   *knob.Plan
@@ -109,7 +110,8 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 
 // start opens everything in order; Close undoes what there is.
 func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, open opener) error {
-	s.log = newRecorder(cfg.Name, cfg.readers())
+	s.trace = newSegmentTrace(cfg)
+	s.log = newRecorder(cfg.Name, s.trace.reads(cfg.readers()))
 
 	var err error
 	if s.owned, err = upstream.NewAddresses(nil); err != nil {
@@ -131,7 +133,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 	}
 	decide := func(_ context.Context, r policy.Request) policy.Verdict { return cfg.Policy.Decide(r, s.owned) }
 	s.gateway, err = stack.New(stack.Config{
-		Device: s.inside.Device(), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
+		Device: s.trace.tap(s.inside.Device()), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
 		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, MaxFlows: cfg.MaxFlows,
 		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Log: cfg.Log,
 		Facts: s.log.PushFacts, NameOf: s.names.find,
@@ -312,6 +314,7 @@ func (s *Sandbox) Close() error {
 		}
 		if s.log != nil {
 			s.log.Close()
+			s.trace.close()
 		}
 		s.closeErr = errors.Join(errs...)
 	})

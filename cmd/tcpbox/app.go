@@ -51,6 +51,7 @@ func newApp(streams Streams) *cli.App {
 			ssCommand(streams),
 			logCommand(streams),
 			statCommand(streams),
+			ladderCommand(streams),
 			labCommand(streams),
 			doctorCommand(streams),
 			getCommand(streams),

@@ -79,6 +79,7 @@ func attach(f *attachFlags, args []string, streams Streams) error {
 		return err
 	}
 	cfg.OnRecords = log.write
+	cfg.OnSegments = log.segments()
 	cfg.OnRefused = say.refused
 	cfg.OnOutcome = say.outcome
 	cfg.Log = slog.New(warnings{say})

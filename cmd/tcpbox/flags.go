@@ -73,6 +73,7 @@ func (f *runFlags) serving() []cli.Flag {
 	return append(flags,
 		f.words.flag("p", "publish"),
 		&cli.BoolFlag{Name: "no-ipv6", Destination: &f.config.NoIPv6},
+		&cli.BoolFlag{Name: "trace-segments", Destination: &f.config.TraceSegments},
 		&cli.BoolFlag{Name: "quiet", Destination: &f.quiet},
 		&cli.BoolFlag{Name: "q", Destination: &f.quiet},
 	)

@@ -28,6 +28,7 @@ type stateLog struct {
 	writer *statelog.Writer
 	file   io.Closer // nil if it is not ours
 	say    *speaker
+	text   bool // for people
 }
 
 // logFlags are what the command line says of the log.
@@ -99,6 +100,7 @@ func openLog(flags logFlags, sandbox string, stderr *os.File, say *speaker) (*st
 		out, sink, l.file = f.file, f, f
 	}
 	if line, ok := forTerminal(out); ok {
+		l.text = true
 		opt.Encode = withoutResolver(withFacts(line.Append))
 		if _, err := out.Write(line.Header(nil)); err != nil {
 			return nil, fmt.Errorf("write the log: %w", err)
@@ -122,6 +124,15 @@ func withoutResolver(encode func([]byte, statelog.Record) []byte) func([]byte, s
 		}
 		return encode(b, r)
 	}
+}
+
+// segments is what takes the headers of segments; nil if there is no log, or it
+// is one for people, who look at a ladder.
+func (l *stateLog) segments() func([]statelog.Segment) {
+	if l.writer == nil || l.text {
+		return nil
+	}
+	return l.writer.WriteSegments
 }
 
 func logOpenError(to string, err error) error {

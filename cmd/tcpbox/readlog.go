@@ -27,6 +27,8 @@ type recording struct {
 	good   uint64
 	bad    uint64
 	damage error // the first damaged line
+
+	onSegment func(statelog.Segment) error // nil passes over them
 }
 
 // openRecording opens FILE, or takes standard input for "-".
@@ -65,6 +67,7 @@ func cannotRead(name string, err error) error {
 // else.
 func (r *recording) read(in io.Reader, take func(*statelog.Record) error) error {
 	reader := statelog.NewReader(in)
+	reader.OnSegment = r.onSegment
 	for {
 		rec, err := reader.Next()
 		var line *statelog.LineError

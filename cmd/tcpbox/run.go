@@ -65,6 +65,7 @@ func run(f *runFlags, args []string, streams Streams) error {
 		say.warn("the guest runs as uid 0: it can write root's files; --user UID[:GID] runs it as someone else")
 	}
 	cfg.OnRecords = log.write
+	cfg.OnSegments = log.segments()
 	cfg.OnRefused = say.refused
 	cfg.OnOutcome = say.outcome
 	cfg.Log = slog.New(warnings{say})

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"tcpbox"
+	"tcpbox/stack/statelog"
+	"tcpbox/stack/tcpstate"
 )
 
 // Version is the version of the API: it stands in every path and in every
@@ -20,6 +22,7 @@ type Box interface {
 	Exec(ctx context.Context, cfg tcpbox.ExecConfig) (*tcpbox.Command, error)
 	Follow(opt tcpbox.FollowOptions) (*tcpbox.Follower, error)
 	Counts() tcpbox.Counts
+	Segments(conn tcpstate.Conn) ([]statelog.Record, []statelog.Segment, error)
 }
 
 var _ Box = (*tcpbox.Sandbox)(nil)

@@ -18,6 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcpbox"
+	"tcpbox/stack/statelog"
+	"tcpbox/stack/tcpstate"
 )
 
 // fakeBox is a sandbox that is none.
@@ -28,6 +30,10 @@ type fakeBox struct {
 	netns uint64 // that is served
 
 	published []tcpbox.Publish
+}
+
+func (b *fakeBox) Segments(conn tcpstate.Conn) ([]statelog.Record, []statelog.Segment, error) {
+	return fakeSegments(conn)
 }
 
 func (b *fakeBox) Inspect() tcpbox.Info { return tcpbox.Info{Name: "web", PID: 42, NetNS: b.netns} }
