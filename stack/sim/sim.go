@@ -163,8 +163,9 @@ func (n *Net) Close() error {
 
 // Advance moves the clock of hosts and link. Where segments are delivered by
 // hand, it first waits until the hosts have done what they were about: until they
-// have taken in what was delivered, and set the timers that belong to what they
-// have sent.
+// have read what was delivered, and set the timers that belong to what they
+// have sent. What was delivered may not have changed anything yet: wait for a state
+// before a long step that could overtake it.
 func (n *Net) Advance(by time.Duration) {
 	if n.byHand {
 		for !n.Link.Taken(tuntest.AToB) || !n.Link.Taken(tuntest.BToA) {

@@ -11,6 +11,7 @@ import (
 	"tcpbox/stack/statelog"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/tun/packet"
+	"tcpbox/tun/tuntest"
 )
 
 const (
@@ -185,4 +186,14 @@ func (p *play) read(c *sim.Conn, n int) {
 func (p *play) drop(leg tcpstate.Leg, flags packet.Flags) {
 	p.t.Helper()
 	p.hold(leg, flags).Forget()
+}
+
+// sent waits until so many segments of an end are held.
+func (p *play) sent(leg tcpstate.Leg, n int) {
+	p.t.Helper()
+	dir := tuntest.AToB
+	if leg == stack {
+		dir = tuntest.BToA
+	}
+	p.must(p.n.Link.WaitHeld(p.ctx, dir, n))
 }

@@ -64,7 +64,9 @@ var plays = []struct {
 		p.state(guest, tcpstate.SynReceived)
 		// Each answers the other's SYN-ACK, whose number it knows, by an ACK.
 		p.hop(guest, synAck)
+		p.sent(stack, 2) // SYN-ACK, and that ACK
 		p.hop(stack, synAck)
+		p.sent(guest, 1)
 		p.hop(stack, ack)
 		p.state(guest, tcpstate.Established)
 		p.hop(guest, ack)
@@ -131,12 +133,6 @@ var plays = []struct {
 	{"keepalive death", func(p *play) {
 		p.open()
 		p.client.SetKeepAlive(30*time.Second, 10*time.Second, 3)
-		p.client.Write(make([]byte, 10))
-		p.hop(guest, ack)
-		p.read(p.serve, 10)
-		p.hop(stack, ack)
-		p.again(30*time.Second, guest, ack).Deliver() // the first is answered
-		p.hop(stack, ack)
 		p.again(30*time.Second, guest, ack).Lose()
 		p.again(10*time.Second, guest, ack).Lose()
 		p.again(10*time.Second, guest, ack).Lose()
@@ -161,8 +157,10 @@ var plays = []struct {
 		p.serve.Write(make([]byte, 2000))
 		p.lose(stack, ack)
 		p.hop(stack, ack)
-		p.hop(guest, ack)
+		gap := p.hold(guest, ack) // it says what is missing, late
 		p.again(200*time.Millisecond, stack, ack).Deliver()
+		p.sent(guest, 2)
+		gap.Deliver()
 		p.read(p.client, 2000)
 		p.hop(guest, ack)
 	}},
