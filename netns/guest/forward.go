@@ -193,7 +193,7 @@ func (f *forwarder) stopSelf(sig syscall.Signal, guest int) bool {
 		if !isStopped(guest) {
 			return false
 		}
-		unix.Tgkill(pid, tid, sig)
+		_ = unix.Tgkill(pid, tid, sig) // cannot fail for a thread of its own
 		return true
 	}
 	handler := defaultAction(sig)
@@ -202,7 +202,7 @@ func (f *forwarder) stopSelf(sig syscall.Signal, guest int) bool {
 	if err != nil {
 		return false
 	}
-	unix.Tgkill(pid, tid, sig)
+	_ = unix.Tgkill(pid, tid, sig) // cannot fail for a thread of its own
 	if !isStopped(guest) {
 		ignored := sigaction{handler: 1} // SIG_IGN: drops what is pending
 		setAction(sig, &ignored)

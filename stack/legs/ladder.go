@@ -75,7 +75,6 @@ type Ladders struct {
 	records  []statelog.Record
 	known    bool // some record is of the connection
 	sandbox  string
-	others   bool // of another sandbox
 }
 
 // Limits of what is collected of one connection, for a recording may come from

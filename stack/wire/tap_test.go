@@ -164,7 +164,9 @@ func TestTapPassesTheRest(t *testing.T) {
 	later.FragOffset, later.Payload = 24, make([]byte, 40)
 	for _, pkt := range [][]byte{
 		packet.Build{Src: guestEnd, Dst: remoteEnd, Proto: packet.UDP, Payload: make([]byte, 40)}.Bytes(),
-		fragment.Bytes(), later.Bytes(), tcp.Bytes()[:30], {0x45}, {0x65, 1, 2},
+		fragment.Bytes(), later.Bytes(), tcp.Bytes()[:30],
+		{0x45},
+		{0x65, 1, 2},
 	} {
 		for _, fromGuest := range []bool{true, false} {
 			tp.pass(t, pkt, fromGuest, tun.Offload{}, 7)

@@ -44,7 +44,7 @@ func TestASandboxThatEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var hangsUp = make(chan struct{})
+	hangsUp := make(chan struct{})
 	go func() {
 		defer close(hangsUp)
 		for {
