@@ -126,7 +126,7 @@ type Config struct {
 	// reads. See statelog.Writer for one that writes them down.
 	OnRecords func([]statelog.Item)
 
-	// OnTransition is told of each TCP state transition of the stack's endpoints,
+	// OnTransition is told of each TCP state transition, of every leg,
 	// in order, in the goroutine of OnRecords and before it. What was lost
 	// because the reader was too slow only OnRecords sees.
 	OnTransition func(Transition)
@@ -140,6 +140,16 @@ type Config struct {
 	// passed, when it has ended, and of those that are open when the sandbox
 	// does. It needs TraceSegments, and does not block.
 	OnSegments func([]statelog.Segment)
+
+	// NoGuestLeg does not follow the kernel's sockets of the sandbox: their states,
+	// and whose they are. It is for those who count every microsecond of a
+	// connection.
+	NoGuestLeg bool
+
+	// NoTrace leaves the kernel's own trace of its sockets out also where it is
+	// allowed, which is to root: what the packets and a list of the sockets tell
+	// is all, as for an ordinary user.
+	NoTrace bool
 
 	// BeforeStart is called when the network stands and the guest has not
 	// started: what Listen adds there is there for the guest's first word. An

@@ -94,7 +94,7 @@ func ExampleConfig_onTransition() {
 			return nil
 		},
 		OnTransition: func(t tcpbox.Transition) {
-			if t.Local.Addr().Is4() && t.From != tcpstate.Listen && t.To != tcpstate.Listen {
+			if t.Leg == tcpstate.Stack && t.Local.Addr().Is4() && t.From != tcpstate.Listen && t.To != tcpstate.Listen {
 				fmt.Println(t.From, "→", t.To)
 			}
 		},

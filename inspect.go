@@ -46,6 +46,8 @@ type Info struct {
 
 	Ports []PortInfo `json:"ports"` // published
 
+	GuestLeg GuestLegInfo `json:"guest_leg"`
+
 	Stats Stats `json:"stats"`
 }
 
@@ -54,6 +56,22 @@ const (
 	KindGuest    = "guest"    // tcpbox runs a guest in it
 	KindAttached = "attached" // it is a namespace that others made and live in
 )
+
+// GuestLegInfo says how the kernel's sockets of the sandbox are followed.
+type GuestLegInfo struct {
+	// Watched: somebody reads the log, and wants this leg of it.
+	Watched bool `json:"watched"`
+
+	// Traced: the kernel itself tells of each change. If not, Why not.
+	Traced bool   `json:"traced"`
+	Why    string `json:"why,omitempty"`
+
+	Endpoints int    `json:"endpoints"`  // followed now
+	Untracked uint64 `json:"untracked"`  // not followed, for there were too many
+	TraceLost uint64 `json:"trace_lost"` // events that the trace had no room for
+	Corrected uint64 `json:"corrected"`  // states that a look has shown to be others
+	LookNanos int64  `json:"look_nanos"` // of the processor's time, for looks at the kernel's list of sockets
+}
 
 // PeerInfo is a host inside the stack.
 type PeerInfo struct {
@@ -80,6 +98,7 @@ func (s *Sandbox) Inspect() Info {
 		in.GuestPID = 0
 	}
 	in.Ports = s.published.info()
+	in.GuestLeg = s.sockets.info()
 	return in
 }
 

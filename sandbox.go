@@ -13,11 +13,13 @@ import (
 	"tcpbox/netns"
 	"tcpbox/netns/guest"
 	"tcpbox/netns/sockdiag"
+	"tcpbox/netns/sockwatch"
 	"tcpbox/policy"
 	"tcpbox/policy/knob"
 	"tcpbox/stack"
 	"tcpbox/stack/dns"
 	"tcpbox/stack/relay"
+	"tcpbox/stack/tcpstate"
 	"tcpbox/stack/upstream"
 	"tcpbox/tun"
 )
@@ -34,6 +36,7 @@ type Sandbox struct {
 	inside  inside
 	guest   *guest.Sandbox // inside, if it is a guest; else nil
 	gateway *stack.Gateway
+	numbers *tcpstate.Numbers
 	host    *upstream.Host
 	owned   *upstream.Addresses
 	log     *recorder
@@ -43,6 +46,8 @@ type Sandbox struct {
 	knobs   *knob.Plan
 	hosts   *hostTable
 
+	sockets   *guestSockets      // nil without
+	opening   *sockwatch.Opening // until sockets has it; nil without
 	published *publisher
 
 	info      Info // what of it does not change
@@ -99,7 +104,7 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tcpbox: %w", err)
 	}
-	s := &Sandbox{name: cfg.Name, diag: cfg.Log, linger: cfg.Linger, exited: make(chan struct{})}
+	s := &Sandbox{name: cfg.Name, diag: cfg.Log, linger: cfg.Linger, exited: make(chan struct{}), numbers: new(tcpstate.Numbers)}
 	s.life, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(ctx, cfg, addrs, open); err != nil {
 		_ = s.Close()
@@ -112,6 +117,10 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, open opener) error {
 	s.trace = newSegmentTrace(cfg)
 	s.log = newRecorder(cfg.Name, s.trace.reads(cfg.readers()))
+	if !cfg.NoGuestLeg && !cfg.NoTrace {
+		s.opening = sockwatch.Open() // which takes as long as all that follows
+		defer s.opening.Close()
+	}
 
 	var err error
 	if s.owned, err = upstream.NewAddresses(nil); err != nil {
@@ -133,9 +142,9 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 	}
 	decide := func(_ context.Context, r policy.Request) policy.Verdict { return cfg.Policy.Decide(r, s.owned) }
 	s.gateway, err = stack.New(stack.Config{
-		Device: s.trace.tap(s.inside.Device()), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
+		Device: s.watchGuest(cfg, s.trace.tap(s.inside.Device())), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
 		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, MaxFlows: cfg.MaxFlows,
-		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Log: cfg.Log,
+		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Numbers: s.numbers, Log: cfg.Log,
 		Facts: s.log.PushFacts, NameOf: s.names.find,
 	})
 	if err != nil {
@@ -302,6 +311,9 @@ func (s *Sandbox) Close() error {
 			if s.published != nil {
 				s.published.wait()
 			}
+		}
+		if s.sockets != nil {
+			errs = append(errs, s.sockets.watcher.Close())
 		}
 		if s.host != nil {
 			errs = append(errs, s.host.Close())

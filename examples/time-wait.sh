@@ -22,7 +22,7 @@ SCRIPT
 row() {
 	what=$1 kind=$2 client=$3
 	shift 3
-	tcpbox run --quiet --timeout 60s --net none --log log --peer "server=$kind" "$@" -- bash client.sh "$client"
+	tcpbox run --quiet --timeout 60s --net none --log log --no-guest-leg --peer "server=$kind" "$@" -- bash client.sh "$client"
 	stack=$(grep -c '"to":"TIME-WAIT"' log || true)
 	lasted=$(sed -n 's/.*"from":"TIME-WAIT","to":"CLOSED","cause":"timer time-wait".*"age":\([0-9.]*\)}/\1/p' log)
 	printf '%-40s %5d %5d   %s\n' "$what" "$(cat guest)" "$stack" "${lasted:+${lasted%???????} s on the stack}"

@@ -74,6 +74,7 @@ func (f *runFlags) serving() []cli.Flag {
 		f.words.flag("p", "publish"),
 		&cli.BoolFlag{Name: "no-ipv6", Destination: &f.config.NoIPv6},
 		&cli.BoolFlag{Name: "trace-segments", Destination: &f.config.TraceSegments},
+		&cli.BoolFlag{Name: "no-guest-leg", Destination: &f.config.NoGuestLeg},
 		&cli.BoolFlag{Name: "quiet", Destination: &f.quiet},
 		&cli.BoolFlag{Name: "q", Destination: &f.quiet},
 	)

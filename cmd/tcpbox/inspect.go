@@ -91,7 +91,26 @@ func showSandbox(w io.Writer, in tcpbox.Info, now time.Time) error {
 	list("knobs", knobs)
 	row("connections", "%d open, %d made, %d refused, %d unreachable", in.Stats.Open, in.Stats.Established, in.Stats.Refused, in.Stats.Unreachable)
 	row("handshakes", "%d half-open (at most %d so far), %d dials pending", in.Stats.HalfOpen, in.Stats.PeakHalfOpen, in.Stats.Pending)
+	row("guest leg", "%s", guestLegInWords(in.GuestLeg))
 	return t.Flush()
+}
+
+// guestLegInWords says what the guest's leg in the log comes from.
+func guestLegInWords(g tcpbox.GuestLegInfo) string {
+	text := "from the kernel's trace, the wire and sock_diag"
+	switch {
+	case !g.Watched:
+		return "not watched: no log has it"
+	case !g.Traced:
+		text = "from the wire and sock_diag"
+		if g.Why != "" {
+			text += ": " + g.Why
+		}
+	}
+	if missed := g.Untracked + g.TraceLost; missed > 0 {
+		text += fmt.Sprintf("; %d not followed, %d events lost", g.Untracked, g.TraceLost)
+	}
+	return text
 }
 
 func join[T fmt.Stringer](list []T) string {

@@ -169,6 +169,8 @@ var differingForPeople = []struct {
 	is  *regexp.Regexp
 	put string
 }{
+	{regexp.MustCompile(`, of [^,]+\[\d+\]`), ""},                           // which a short connection may not live for
+	{regexp.MustCompile(`( guest .*)(?:close\(\)|call)   `), "${1}close()"}, // only the kernel tells which
 	{regexp.MustCompile(`(?m)^\d\d:\d\d:\d\d\.\d{3} `), "TIME "},
 	{regexp.MustCompile(`\s+\d[\d.hm]*(ns|µs|ms|s|m) (got |timer |policy |[a-z]+\(\))`), " AGE $2"},
 	{regexp.MustCompile(` :\d+ → `), " :PORT → "},

@@ -32,7 +32,8 @@ const (
 // Family is an address family.
 type Family uint8
 
-// The families. A socket of Inet6 may serve IPv4 too: see Socket.V6Only.
+// The families. A socket of Inet6 may serve IPv4 too: see Socket.V6Only. The
+// zero Family is both.
 const (
 	Inet4 Family = unix.AF_INET
 	Inet6 Family = unix.AF_INET6
@@ -114,7 +115,7 @@ var stateByNumber = [...]tcpstate.State{
 // Query says which sockets Dump is about.
 type Query struct {
 	Proto  Proto
-	Family Family
+	Family Family // zero means both, of TCP alone, at the price of one
 	States States // zero means AllStates
 }
 
@@ -216,6 +217,15 @@ var buffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
 // receive hands the payload of each message to take, until the answer ends.
 // changed reports that the kernel saw its list change meanwhile.
 func receive(file *os.File, take func([]byte) error) (changed bool, err error) {
+	return receiveUntil(file, take, false)
+}
+
+// receiveOne is receive for an answer that is one message without an end.
+func receiveOne(file *os.File, take func([]byte) error) (changed bool, err error) {
+	return receiveUntil(file, take, true)
+}
+
+func receiveUntil(file *os.File, take func([]byte) error, one bool) (changed bool, err error) {
 	if err := file.SetReadDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return false, err
 	}
@@ -228,7 +238,7 @@ func receive(file *os.File, take func([]byte) error) (changed bool, err error) {
 		}
 		done, disturbed, err := walk(buf[:n], take)
 		changed = changed || disturbed
-		if done || err != nil {
+		if done || one || err != nil {
 			return changed, err
 		}
 	}
@@ -247,7 +257,7 @@ func walk(data []byte, take func([]byte) error) (done, changed bool, err error) 
 		switch typ {
 		case unix.NLMSG_DONE, unix.NLMSG_ERROR:
 			return true, changed, errorIn(payload)
-		case byFamily:
+		case byFamily, compatible:
 			if err := take(payload); err != nil {
 				return true, changed, err
 			}

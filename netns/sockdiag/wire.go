@@ -24,6 +24,12 @@ const (
 	byFamily = 20 // SOCK_DIAG_BY_FAMILY
 	destroy  = 21 // SOCK_DESTROY
 
+	// compatible is TCPDIAG_GETSOCK, the request of old: it alone can be about
+	// both families at once. Its struct inet_diag_req has family, 3 bytes, sockid
+	// (48), states, dbs.
+	compatible    = 18
+	compatibleLen = 60
+
 	requestLen = 56
 	messageLen = 72
 	idLen      = 48
@@ -48,6 +54,14 @@ func request(typ, flags uint16) []byte {
 }
 
 func dumpRequest(q Query) []byte {
+	if q.Family == 0 {
+		b := make([]byte, unix.NLMSG_HDRLEN+compatibleLen)
+		native.PutUint32(b, uint32(len(b)))
+		native.PutUint16(b[4:], compatible)
+		native.PutUint16(b[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+		native.PutUint32(b[unix.NLMSG_HDRLEN+4+idLen:], uint32(q.States))
+		return b
+	}
 	b := request(byFamily, unix.NLM_F_DUMP)
 	r := b[unix.NLMSG_HDRLEN:]
 	r[0], r[1] = byte(q.Family), byte(q.Proto)

@@ -1,0 +1,140 @@
+package sockwatch
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"tcpbox/netns/sockdiag"
+	"tcpbox/stack/tcpstate"
+)
+
+// watchTraced watches the space with the kernel's trace.
+func watchTraced(t *testing.T, s *space) (*Watcher, *recording) {
+	t.Helper()
+	r := new(recording)
+	w := New(Config{NS: s, Sink: r.add, Trace: Open()})
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if traced, err := w.Traced(); !traced {
+		if os.Getenv("CI") == "true" && !errors.Is(err, syscall.EPERM) {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	return w, r
+}
+
+const opened = "CLOSED (call connect)> SYN-SENT (segment SYN-ACK)> ESTABLISHED"
+
+func TestTraceOfAClose(t *testing.T) {
+	s := newSpace(t)
+	_, r := watchTraced(t, s)
+	p := s.pair(t)
+	p.client.Close()
+	if _, err := io.ReadAll(p.server); err != nil {
+		t.Fatal(err)
+	}
+	p.server.Close()
+	trs := r.await(t, p.from, opened+" (call close)> FIN-WAIT-1 (segment ACK)> FIN-WAIT-2 (segment FIN)> TIME-WAIT")
+	for _, tr := range trs {
+		if tr.Source != tcpstate.FromKernel || tr.Leg != tcpstate.Guest || tr.Conn == 0 || tr.Remote != p.to {
+			t.Errorf("%+v", tr)
+		}
+	}
+	var server []tcpstate.Transition
+	for _, tr := range r.of(p.to) {
+		if tr.Remote == p.from {
+			server = append(server, tr)
+		}
+	}
+	const want = "CLOSED (segment SYN)> SYN-RECEIVED (segment ACK)> ESTABLISHED (segment FIN)> CLOSE-WAIT (call close)> LAST-ACK (segment ACK)> CLOSED"
+	if got := path(server); got != want {
+		t.Errorf("the server went %q,\nwant %q", got, want)
+	}
+	if server[0].Conn == trs[0].Conn {
+		t.Error("two sockets have one number")
+	}
+
+	// Its TIME-WAIT, destroyed.
+	sockets, err := sockdiag.Dump(s, sockdiag.Query{Proto: sockdiag.TCP})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range sockets {
+		if d.State == tcpstate.TimeWait {
+			if err := sockdiag.Destroy(s, d); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := time.Now()
+	trs = r.await(t, p.from, opened+" (call close)> FIN-WAIT-1 (segment ACK)> FIN-WAIT-2 (segment FIN)> TIME-WAIT (unknown)> CLOSED")
+	if end := trs[len(trs)-1]; end.Source != tcpstate.FromDiag || before.Sub(end.Time) > time.Second {
+		t.Errorf("its end: %+v", end)
+	}
+}
+
+func TestTraceOfFinWait2WithoutASocket(t *testing.T) {
+	s := newSpace(t)
+	if err := s.SetSysctl("net.ipv4.tcp_fin_timeout", "1"); err != nil {
+		t.Fatal(err)
+	}
+	_, r := watchTraced(t, s)
+	p := s.pair(t)
+	defer p.server.Close()
+	p.client.Close()
+	trs := r.await(t, p.from, opened+" (call close)> FIN-WAIT-1 (segment ACK)> FIN-WAIT-2 (timer fin-wait-2)> CLOSED")
+	if end := trs[len(trs)-1]; end.Age < 900*time.Millisecond || end.Source != tcpstate.FromDiag {
+		t.Errorf("its end: %+v", end)
+	}
+}
+
+func TestTraceOfOtherEnds(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(t *testing.T, p pair)
+		want string
+	}{
+		{"reset by itself", func(t *testing.T, p pair) {
+			check(t, p.client.SetLinger(0))
+			p.client.Close()
+		}, " (call close)> CLOSED"},
+		{"reset by the other", func(t *testing.T, p pair) {
+			check(t, p.server.SetLinger(0))
+			p.server.Close()
+		}, " (segment RST)> CLOSED"},
+		{"half-closed", func(t *testing.T, p pair) {
+			check(t, p.client.CloseWrite())
+		}, " (call shutdown)> FIN-WAIT-1 (segment ACK)> FIN-WAIT-2"},
+		{"half-closed, then closed by the other", func(t *testing.T, p pair) {
+			check(t, p.client.CloseWrite())
+			_, err := io.ReadAll(p.server)
+			check(t, err)
+			p.server.Close()
+		}, " (call shutdown)> FIN-WAIT-1 (segment ACK)> FIN-WAIT-2 (segment FIN)> TIME-WAIT"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSpace(t)
+			_, r := watchTraced(t, s)
+			p := s.pair(t)
+			defer p.client.Close()
+			defer p.server.Close()
+			tt.end(t, p)
+			r.await(t, p.from, opened+tt.want)
+		})
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
