@@ -10,13 +10,14 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 DIST              ?= dist
 BENCH             ?= $(CURDIR)/bench.json
 ROUNDS            ?= 3
+CONNECTIONS       ?= 20000
 VERSION           ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
-.PHONY: help build test race fuzz fuzz-short lint golden integration bench dist dist-check
+.PHONY: help build test race fuzz fuzz-short campaign lint golden integration bench dist dist-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +37,9 @@ fuzz: ## fuzz each target for FUZZTIME, by default ten minutes
 
 fuzz-short: ## fuzz each target for twenty seconds
 	@.ci/fuzz 20s
+
+campaign: ## compare the log of CONNECTIONS connections over a bad link with the truth
+	TCPBOX_CAMPAIGN=$(CONNECTIONS) $(GO) test -count=1 -v -timeout 1h -run '^TestOracle$$' ./stack/internal/netstack
 
 lint: ## run the linters and check the formatting
 	$(LINT) run ./...

@@ -8,7 +8,9 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,20 +26,30 @@ import (
 	"tcpbox/tun/tuntest"
 )
 
+// campaignVar says how many connections go over the bad link of TestCampaign,
+// instead of those of the suite; "make campaign" sets it.
+const campaignVar = "TCPBOX_CAMPAIGN"
+
 // TestCampaign compares the tracker's log with the truth from inside gVisor,
 // for connections that both ends treat at random, on a good link and on a bad
 // one. It is built and run by TestOracle.
 func TestCampaign(t *testing.T) {
+	many := 5000
+	if text := os.Getenv(campaignVar); text != "" {
+		var err error
+		if many, err = strconv.Atoi(text); err != nil || many <= 0 {
+			t.Fatalf("%s=%q is not a number of connections", campaignVar, text)
+		}
+	}
 	for _, c := range []struct {
 		name        string
 		connections int
-		impair      bool
-		seed        uint64
+		link        tuntest.Impairment
 	}{
-		{"a good link", 3000, false, 1},
-		{"a link that loses, doubles and reorders", 3000, true, 2},
+		{"a good link", 1500, tuntest.Impairment{Seed: 1}},
+		{"a link that loses, doubles and reorders", many, tuntest.Impairment{Seed: 2, Loss: 2, Duplicates: 2, Reordered: 4}},
 	} {
-		t.Run(c.name, func(t *testing.T) { runCampaign(t, c.connections, c.impair, c.seed) })
+		t.Run(c.name, func(t *testing.T) { runCampaign(t, c.connections, c.link) })
 	}
 }
 
@@ -118,18 +130,15 @@ func (l *orderedLog) sink(tr tcpstate.Transition) {
 	l.transitionLog.sink(tr)
 }
 
-func runCampaign(t *testing.T, connections int, impair bool, seed uint64) {
+func runCampaign(t *testing.T, connections int, impair tuntest.Impairment) {
 	began := time.Now()
 	truths := &oracle{of: make(map[*tcp.Endpoint]*truth)}
 	tcp.StateOracle = truths.told
 	defer func() { tcp.StateOracle = func(*tcp.Endpoint, tcp.EndpointState, tcpip.Error) {} }()
 
 	clock := newStandingClock()
-	var hook tuntest.Hook
-	if impair {
-		hook = impairments(seed)
-	}
-	link := tuntest.NewLink(1500, hook, tuntest.Queue(1<<14))
+	seed := impair.Seed
+	link := tuntest.NewLink(1500, impair.Hook(), tuntest.Queue(1<<14))
 	guestLog := &orderedLog{transitionLog: newTransitionLog()}
 	gatewayLog := &orderedLog{transitionLog: newTransitionLog()}
 	serve := func(end uint64) func(*Request) {
@@ -220,25 +229,6 @@ func runClock(clock *faketime.ManualClock, stop <-chan struct{}, stopped chan<- 
 		case <-time.After(time.Millisecond):
 			clock.Advance(20 * time.Millisecond)
 		}
-	}
-}
-
-// impairments loses and doubles every fiftieth frame and delays every
-// twenty-fifth behind others.
-func impairments(seed uint64) tuntest.Hook {
-	rngs := [2]*rand.Rand{rand.New(rand.NewPCG(seed, 1<<40)), rand.New(rand.NewPCG(seed, 1<<41))}
-	return func(dir tuntest.Direction, _ *tuntest.Frame) tuntest.Action {
-		switch n := rngs[dir].IntN(100); {
-		case n < 2:
-			return tuntest.Drop
-		case n < 4:
-			return tuntest.Dup
-		case n < 8:
-			return tuntest.Hold
-		case n < 40:
-			return tuntest.Release
-		}
-		return tuntest.Pass
 	}
 }
 
