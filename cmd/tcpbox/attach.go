@@ -65,7 +65,7 @@ func attach(f *attachFlags, args []string, streams Streams) error {
 	if err := cfg.Check(); err != nil {
 		return err
 	}
-	if err := checkDescriptors(boxDescriptors, "a sandbox without a connection"); err != nil {
+	if err := roomForABox(); err != nil {
 		return err
 	}
 	// Whoever reads the log or what is said may go away; that does not end tcpbox.

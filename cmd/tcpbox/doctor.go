@@ -14,7 +14,7 @@ import (
 
 // doctorOptions lets the doctor execute this program again, to try things in
 // namespaces.
-var doctorOptions = doctor.Options{Probe: []string{"tcpbox", "doctor", "probe"}}
+var doctorOptions = doctor.Options{Probe: []string{"tcpbox", "doctor", "probe"}, Ready: roomForABox}
 
 func doctorCommand(streams Streams) *cli.Command {
 	return &cli.Command{

@@ -75,6 +75,7 @@ func TestDoctorTellsTheTruth(t *testing.T) {
 		{"no-seccomp", "seccomp", "seccomp", "", "CONFIG_SECCOMP_FILTER"},
 
 		{"files=64", ok, ok, "descriptors", "prlimit"},
+		{"files=40", "descriptors", "descriptors", "", "prlimit"},
 		{"files=12", "descriptors", "descriptors", "", "prlimit"},
 		{"no-ping", ok, ok, "ping", "ping_group_range"},
 		{"no-route6", ok, ok, "ipv6", ""},

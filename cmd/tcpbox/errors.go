@@ -30,11 +30,16 @@ func usagef(hint, format string, args ...any) error {
 }
 
 // hinted is a failure of tcpbox with a next step.
-func hinted(text, hint string) error { return &failure{text, hint} }
+func hinted(text, hint string) error { return &failure{text: text, hint: hint} }
 
-type failure struct{ text, hint string }
+type failure struct {
+	text, hint string
+	cause      error // or nil
+}
 
 func (e *failure) Error() string { return e.text }
+
+func (e *failure) Unwrap() error { return e.cause }
 
 // clientError is a failure of the small client: not of tcpbox, but of what it
 // was to fetch.
@@ -164,6 +169,8 @@ func hintOf(err error) string {
 		return attach.Hint
 	case errors.Is(err, tcpbox.ErrNoGuest):
 		return `start it in the namespace: "nsenter -t PID -U -n --preserve-credentials -- COMMAND"; see "tcpbox help attach"`
+	case errors.Is(err, control.ErrUnready):
+		return "try again in a moment"
 	case errors.Is(err, control.ErrInside):
 		return "ask outside, where the sandbox was started"
 	case errors.As(err, &remote):

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -63,7 +64,11 @@ func showSandbox(w io.Writer, in tcpbox.Info, now time.Time) error {
 	if in.Kind == tcpbox.KindAttached {
 		row("pids", "tcpbox %d", in.PID)
 	} else {
-		row("pids", "tcpbox %d, init %d, guest %d", in.PID, in.InitPID, in.GuestPID)
+		guest := "ended"
+		if in.GuestPID != 0 {
+			guest = strconv.Itoa(in.GuestPID)
+		}
+		row("pids", "tcpbox %d, init %d, guest %s", in.PID, in.InitPID, guest)
 	}
 	row("interface", "%s, mtu %d", in.Interface, in.MTU)
 	row("addresses", "%s", join(in.Addresses))

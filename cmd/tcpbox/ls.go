@@ -40,8 +40,8 @@ func lsCommand(streams Streams) *cli.Command {
 	}
 }
 
-// inspectAll asks every live sandbox. One that ends meanwhile is left out; one
-// that lives and does not answer is told on w.
+// inspectAll asks every live sandbox. One that is about to begin, or ends
+// meanwhile, is left out; one that lives and does not answer is told on w.
 func inspectAll(ctx context.Context, w io.Writer) ([]tcpbox.Info, error) {
 	names, err := control.List()
 	if err != nil {
@@ -55,7 +55,7 @@ func inspectAll(ctx context.Context, w io.Writer) ([]tcpbox.Info, error) {
 		}
 		in, err := client.Inspect(ctx)
 		if err != nil {
-			if !errors.Is(err, control.ErrEnded) {
+			if !errors.Is(err, control.ErrEnded) && !errors.Is(err, control.ErrUnready) {
 				fmt.Fprintf(w, "tcpbox: warning: %s\n", oneLine(strip(err.Error())))
 			}
 			continue

@@ -47,7 +47,7 @@ func run(f *runFlags, args []string, streams Streams) error {
 	if err := checkLogIsOurs(f.log.to, cfg.KeepFDs); err != nil {
 		return err
 	}
-	if err := checkDescriptors(boxDescriptors, "a sandbox without a connection"); err != nil {
+	if err := roomForABox(); err != nil {
 		return err
 	}
 	// Whoever reads the log or what is said may go away; that ends neither

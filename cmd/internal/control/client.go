@@ -120,7 +120,8 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 }
 
 // lost says why there was no answer. A sandbox that has ended meanwhile matches
-// ErrEnded; one that lives and hangs up matches ErrRefused.
+// ErrEnded; one that has not begun to answer, or has stopped, ErrUnready; one that
+// lives and hangs up ErrRefused.
 func (c *Client) lost(err error) error {
 	e, probeErr := probe(filepath.Dir(c.socket))
 	// What net/http says of an end that it noticed before it had asked has no type.
@@ -131,6 +132,8 @@ func (c *Client) lost(err error) error {
 		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrEnded)
 	case probeErr == nil && e.lock != nil: // dead, and not removed
 		return errors.Join(fmt.Errorf("control: sandbox %q: %w", c.name, ErrEnded), e.lock.Close())
+	case probeErr == nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)):
+		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrUnready)
 	case hungUp:
 		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrRefused)
 	}

@@ -40,6 +40,8 @@ func TestASandboxThatEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := clientOf("web", filepath.Join(dir, "web", sockName))
+	check("it is about to begin", c, ErrUnready)
 	l, err := net.Listen("unix", e.socket())
 	if err != nil {
 		t.Fatal(err)
@@ -55,10 +57,11 @@ func TestASandboxThatEnds(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	c := clientOf("web", filepath.Join(dir, "web", sockName))
 	check("it hangs up", c, ErrRefused)
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close()
 	<-hangsUp
+	check("it is about to end", c, ErrUnready)
 
 	if err := e.lock.Close(); err != nil { // as a kill does
 		t.Fatal(err)

@@ -23,6 +23,9 @@ var (
 	// ErrEnded: the sandbox was there, and has ended meanwhile.
 	ErrEnded = errors.New("it has ended")
 
+	// ErrUnready: the sandbox's name is taken, and nobody answers under it.
+	ErrUnready = errors.New("it does not answer: it is about to begin, or to end")
+
 	// ErrRefused: the sandbox lives, and hung up without an answer.
 	ErrRefused = errors.New("it refuses to answer: from inside the namespace that it serves it cannot be reached, and it may be about to end")
 

@@ -58,6 +58,10 @@ type Options struct {
 	// Probe are the arguments, the zeroth included, with which this program,
 	// executed again, calls Probe.
 	Probe []string
+
+	// Ready is what the program makes sure of before it starts a sandbox, or
+	// nil. A lack of open files is an error that matches EMFILE.
+	Ready func() error
 }
 
 // patience bounds each of the things that are tried.
@@ -65,7 +69,13 @@ const patience = 60 * time.Second
 
 // Examine tries everything. It leaves nothing behind, and sends no packet.
 func Examine(ctx context.Context, o Options) Report {
+	var unready error
+	if o.Ready != nil {
+		unready = o.Ready() // first, as gather leaves descriptors of the runtime's open
+	}
 	f := gather(ctx, o)
-	f.run = tryRun(ctx)
+	if f.run = unready; f.run == nil {
+		f.run = tryRun(ctx)
+	}
 	return explain(f)
 }
