@@ -20,7 +20,7 @@ func manCommand(streams Streams) *cli.Command {
 
 // manualPage is made of the help texts of all commands that are shown.
 func manualPage(app *cli.App) manual.Page {
-	page := manual.Page{Version: version, Tagline: app.Usage, Main: manual.Parse(helpTexts["tcpbox"])}
+	page := manual.Page{Version: version, Date: buildDate(), Tagline: app.Usage, Main: manual.Parse(helpTexts["tcpbox"])}
 	for _, name := range commandNames(app) {
 		page.Commands = append(page.Commands, manual.Command{Name: name, Text: manual.Parse(helpTexts[name])})
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"os/exec"
+	"runtime/debug"
 	"strings"
 	"testing"
 )
@@ -57,5 +58,17 @@ func TestManCommand(t *testing.T) {
 	}
 	if err := exec.CommandContext(t.Context(), "tcpbox", "man", "run").Run(); err == nil || err.Error() != "exit status 2" {
 		t.Errorf("tcpbox man run: %v, want exit status 2", err)
+	}
+}
+
+// TestCommitDate takes the page's date from what Go notes of the commit.
+func TestCommitDate(t *testing.T) {
+	for value, want := range map[string]string{"2026-02-28T23:30:00-02:00": "2026-03-01", "soon": ""} {
+		if got := commitDate([]debug.BuildSetting{{Key: "vcs", Value: "git"}, {Key: "vcs.time", Value: value}}); got != want {
+			t.Errorf("commitDate(%q) = %q, want %q", value, got, want)
+		}
+	}
+	if got := commitDate(nil); got != "" {
+		t.Errorf("without a commit: %q", got)
 	}
 }

@@ -6,12 +6,35 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
 
 // version is set by the build: -ldflags "-X main.version=v1.2.3".
 var version = "development"
+
+// date is the day of that version, as 2006-01-02; the build sets it in the same way.
+var date string
+
+// buildDate is that day, or else the one of the commit that Go has noted in the
+// binary, or else nothing. It is not the day of the build, which would be another
+// each time.
+func buildDate() string {
+	if info, ok := debug.ReadBuildInfo(); ok && date == "" {
+		return commitDate(info.Settings)
+	}
+	return date
+}
+
+func commitDate(settings []debug.BuildSetting) string {
+	for _, s := range settings {
+		if at, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil {
+			return at.UTC().Format(time.DateOnly)
+		}
+	}
+	return ""
+}
 
 // versions are everything that decides how tcpbox behaves: the embedded stack's
 // version is a part of it.

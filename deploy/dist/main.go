@@ -121,7 +121,7 @@ func replace(dir, with string) error {
 // compile builds the static binary.
 func (b build) compile(arch, to string) error {
 	cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false",
-		"-ldflags", "-s -w -buildid= -X main.version="+b.version, "-o", to, "./cmd/tcpbox")
+		"-ldflags", "-s -w -buildid= -X main.version="+b.version+" -X main.date="+b.time.UTC().Format(time.DateOnly), "-o", to, "./cmd/tcpbox")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch, "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=")
 	cmd.Stderr = os.Stderr
 	if err := cmd.Run(); err != nil {

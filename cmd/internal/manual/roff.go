@@ -12,6 +12,7 @@ import (
 // commands.
 type Page struct {
 	Version  string
+	Date     string    // of the version, as 2006-01-02, or empty
 	Tagline  string    // what the program is, in a few words
 	Main     Text      // the program's own help
 	Commands []Command // in the order of the page
@@ -26,7 +27,7 @@ type Command struct {
 // WriteRoff writes the page in the language of man(7).
 func (p Page) WriteRoff(w io.Writer) error {
 	r := &roff{}
-	r.macro(".TH TCPBOX 1 %q %q %q", "", "tcpbox "+p.Version, "User Commands")
+	r.macro(".TH TCPBOX 1 %q %q %q", p.Date, "tcpbox "+p.Version, "User Commands")
 	r.macro(".nr HY 0") // what is to be typed is not hyphenated
 	r.macro(".ad l")
 	r.section("NAME")
