@@ -7,9 +7,9 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// flagsAnywhere are the commands whose flags may follow their arguments: those
-// that take a filter, of which no word begins with a dash.
-var flagsAnywhere = []string{"ss", "log", "stat"}
+// flagsAnywhere are the commands whose flags may follow their arguments, of
+// which no word begins with a dash: filters, names, numbers.
+var flagsAnywhere = []string{"ss", "log", "stat", "ladder", "inspect", "stop", "publish", "unpublish"}
 
 // flagsFirst moves the flags of such a command before its arguments, where the
 // flag parser wants them. Behind -- nothing is a flag.
