@@ -120,7 +120,7 @@ func distDeb(t *testing.T, out string) {
 	runFrom(t, tree)
 
 	page := gunzipFile(t, filepath.Join(tree, "usr/share/man/man1/tcpbox.1.gz"))
-	if day := `.TH TCPBOX 1 "2023-11-14" `; !bytes.HasPrefix([]byte(page), []byte(day)) { // of SOURCE_DATE_EPOCH
+	if day := `.TH TCPBOX 1 "2023-11-14" `; !bytes.HasPrefix(page, []byte(day)) { // of SOURCE_DATE_EPOCH
 		t.Errorf("the page begins with %.60q, want %q", page, day)
 	}
 	groff := exec.CommandContext(t.Context(), "groff", "-man", "-Tutf8", "-ww")

@@ -46,7 +46,8 @@ func Dir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
+		// A program that was told to end may be writing its last file.
+		if err := poll(func() error { return os.RemoveAll(dir) }); err != nil {
 			t.Errorf("testnet: %v", err)
 		}
 	})

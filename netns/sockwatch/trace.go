@@ -70,10 +70,10 @@ func (w *Watcher) traced(ev *event) {
 	if cause := causeOf(ev); cause.Kind == tcpstate.ByCall && ev.err == 0 {
 		w.ownedBy(e, ev.process) // who calls has it
 	}
-	switch {
-	case ev.to == tcpstate.Closed:
+	switch ev.to {
+	case tcpstate.Closed:
 		w.closes(e, ev)
-	case ev.to == tcpstate.LastAck:
+	case tcpstate.LastAck:
 		w.move(e, ev.to, ev.at, causeOf(ev), tcpstate.FromKernel)
 		w.finWithin(e, ev)
 	default:
