@@ -16,7 +16,13 @@ type ownListener struct {
 	*net.UnixListener
 	served uint64 // the network namespace that is served, or 0
 	log    *slog.Logger
+
+	refused int // so many connections; only Accept counts
 }
+
+// mostTold is after how many refused connections no more are told of: who is
+// refused may go on as often as he likes.
+const mostTold = 8
 
 func (l *ownListener) Accept() (net.Conn, error) {
 	for {
@@ -25,11 +31,24 @@ func (l *ownListener) Accept() (net.Conn, error) {
 			return nil, err
 		}
 		if err := l.check(c); err != nil {
-			l.log.Warn("control connection refused", "err", err)
+			l.tell(err)
 			c.Close()
 			continue
 		}
 		return c, nil
+	}
+}
+
+// tell warns of a connection that was refused.
+func (l *ownListener) tell(err error) {
+	l.refused++
+	switch {
+	case l.refused < mostTold:
+		l.log.Warn("control connection refused", "err", err)
+	case l.refused == mostTold:
+		l.log.Warn("control connection refused; no more are told of", "err", err)
+	default:
+		l.log.Debug("control connection refused", "err", err)
 	}
 }
 
