@@ -4,13 +4,19 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"tcpbox/cmd/internal/control"
 )
 
-func stopCommand(Streams) *cli.Command {
+func stopCommand(streams Streams) *cli.Command {
 	grace := killAfter
+	var asJSON bool
 	return &cli.Command{
 		Name: "stop", Usage: "end a sandbox: TERM, then KILL",
-		Flags: []cli.Flag{&cli.DurationFlag{Name: "grace", Value: killAfter, Destination: &grace}},
+		Flags: []cli.Flag{
+			&cli.DurationFlag{Name: "grace", Value: killAfter, Destination: &grace},
+			&cli.BoolFlag{Name: "json", Destination: &asJSON},
+		},
 		Action: func(c *cli.Context) error {
 			// An empty name would be the only sandbox there is: no one means that.
 			if c.Args().Len() != 1 || c.Args().First() == "" {
@@ -23,7 +29,16 @@ func stopCommand(Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return client.Stop(c.Context, grace)
+			if err := client.Stop(c.Context, grace); err != nil || !asJSON {
+				return err
+			}
+			return printJSON(streams.Out, stopped{V: control.Version, Name: c.Args().First()})
 		},
 	}
+}
+
+// stopped is what stop says with --json: the sandbox has ended.
+type stopped struct {
+	V    int    `json:"v"`
+	Name string `json:"name"`
 }
