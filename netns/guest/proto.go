@@ -147,7 +147,9 @@ func (c *channel) send(m message, fds ...int) error {
 }
 
 // receive returns the next message and its descriptors, which are
-// close-on-exec and the caller's to close. io.EOF: the other end is gone.
+// close-on-exec and the caller's to close. io.EOF: the other end is gone. Where
+// this process has no room for all the descriptors, which is no fault of the
+// channel's, the message says so and has those that there was room for.
 func (c *channel) receive() (m message, fds []int, err error) {
 	n, oobn, flags, _, err := c.conn.ReadMsgUnix(c.buf, c.oob)
 	if errors.Is(err, unix.ECONNRESET) {
@@ -162,7 +164,7 @@ func (c *channel) receive() (m message, fds []int, err error) {
 		return m, nil, io.EOF
 	}
 	fds, err = rights(c.oob[:oobn])
-	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+	if err == nil && flags&unix.MSG_TRUNC != 0 {
 		err = errors.New("a message was cut short")
 	}
 	if err == nil {
@@ -171,6 +173,9 @@ func (c *channel) receive() (m message, fds []int, err error) {
 	if err != nil {
 		closeAll(fds)
 		return m, nil, err
+	}
+	if flags&unix.MSG_CTRUNC != 0 && m.Fault == nil {
+		m.Fault = asFault(&Error{Op: "take a descriptor", Err: unix.EMFILE, Hint: "raise the limit with \"ulimit -n\""})
 	}
 	return m, fds, nil
 }

@@ -157,6 +157,11 @@ func (s *Sandbox) dispatch(m message, fds []int) {
 	switch w, asked := s.waiting[m.ID]; {
 	case w != nil:
 		delete(s.waiting, m.ID)
+		if m.Fault != nil && len(fds) > 0 { // some are missing: a command that nobody could wait for
+			_ = unix.PidfdSendSignal(fds[0], unix.SIGKILL, nil, 0)
+			closeAll(fds)
+			fds = nil
+		}
 		w <- answer{m, fds}
 		return
 	case asked: // for a command that was given up
