@@ -48,11 +48,13 @@ func TestSSInTheGuest(t *testing.T) {
 		cred *syscall.Credential
 		// An ordinary user's log has the time of a segment, not that of the
 		// kernel's change, which comes when the kernel gets to it. It lacks a
-		// CLOSE-WAIT that ended before the guest's ACK of the FIN was due: so
-		// some rows in a thousand.
-		slack    time.Duration
-		permille int
-	}{{"root", nil, 0, 0}, {"user", testnet.User, 100 * time.Millisecond, 10}} {
+		// CLOSE-WAIT that ended before the guest's ACK of the FIN was due.
+		slack time.Duration
+		// How many rows in a thousand, and begins in a hundred, may differ. On a
+		// busy machine root's log has the SYN-SENT of a refused connection as
+		// late as the SYN was read: there are one or two such rows in a thousand.
+		permille, percent int
+	}{{"root", nil, 0, 3, 0}, {"user", testnet.User, 100 * time.Millisecond, 10, 5}} {
 		t.Run(c.name, func(t *testing.T) {
 			n := testnet.New(t)
 			log := filepath.Join(testnet.Dir(t), "log")
@@ -87,7 +89,7 @@ func TestSSInTheGuest(t *testing.T) {
 			if 1000*wrong > c.permille*all {
 				t.Errorf("%d of %d rows of ss were not in the log: %s", wrong, all, strings.Join(examples, "\n"))
 			}
-			begun := checkBegins(t, samples, held, c.slack)
+			begun := checkBegins(t, samples, held, c.slack, c.percent)
 			t.Logf("%d samples, rows %v, %d wrong; %d begins of TIME-WAIT between two samples", len(samples), rows, wrong, begun)
 			if len(samples) != 200 || rows[tcpstate.TimeWait] == 0 || rows[tcpstate.Established] == 0 || begun == 0 {
 				t.Error("there is too little to compare")
@@ -190,9 +192,10 @@ func nanoseconds(t testing.TB, text string) time.Time {
 
 // checkBegins compares when TIME-WAIT began for each socket that the samples have
 // in it, and returns for how many it could.
-func checkBegins(t testing.TB, samples []sample, held history, slack time.Duration) (compared int) {
+func checkBegins(t testing.TB, samples []sample, held history, slack time.Duration, percent int) (compared int) {
 	t.Helper()
 	seen := make(map[ends]bool)
+	var wrong []string
 	for i, s := range samples {
 		for _, r := range s.rows {
 			if r.state != tcpstate.TimeWait || seen[r.ends] {
@@ -205,9 +208,12 @@ func checkBegins(t testing.TB, samples []sample, held history, slack time.Durati
 			compared++
 			after, before := samples[i-1].began.Add(-slack), s.ended.Add(slack)
 			if !held.beginsIn(r.ends, after, before) {
-				t.Errorf("TIME-WAIT of %v began between %v and %v, the log has %v", r.ends, after.Format(clock), before.Format(clock), held[r.ends])
+				wrong = append(wrong, fmt.Sprintf("TIME-WAIT of %v began between %v and %v, the log has %v", r.ends, after.Format(clock), before.Format(clock), held[r.ends]))
 			}
 		}
+	}
+	if 100*len(wrong) > percent*compared {
+		t.Errorf("%d of %d: %s", len(wrong), compared, strings.Join(wrong, "\n"))
 	}
 	return compared
 }
