@@ -1,10 +1,8 @@
 package sockwatch
 
 import (
-	"errors"
 	"io"
 	"os"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,17 +21,17 @@ func watchTraced(t *testing.T, s *space) (*Watcher, *recording) {
 		}
 	})
 	if traced, err := w.Traced(); !traced {
-		if os.Getenv("CI") == "true" && !errors.Is(err, syscall.EPERM) {
-			t.Fatal(err)
+		if os.Getenv("CI") == "true" && os.Geteuid() == 0 {
+			t.Fatalf("no trace, which CI=true promises to root: %v", err)
 		}
-		t.Skip(err)
+		t.Skipf("no trace here: %v", err)
 	}
 	return w, r
 }
 
 const opened = "CLOSED (call connect)> SYN-SENT (segment SYN-ACK)> ESTABLISHED"
 
-func TestTraceOfAClose(t *testing.T) {
+func TestTraceClose(t *testing.T) {
 	s := newSpace(t)
 	_, r := watchTraced(t, s)
 	p := s.pair(t)
@@ -81,7 +79,7 @@ func TestTraceOfAClose(t *testing.T) {
 	}
 }
 
-func TestTraceOfFinWait2WithoutASocket(t *testing.T) {
+func TestTraceFinWait2WithoutSocket(t *testing.T) {
 	s := newSpace(t)
 	if err := s.SetSysctl("net.ipv4.tcp_fin_timeout", "1"); err != nil {
 		t.Fatal(err)
@@ -96,7 +94,7 @@ func TestTraceOfFinWait2WithoutASocket(t *testing.T) {
 	}
 }
 
-func TestTraceOfOtherEnds(t *testing.T) {
+func TestTraceEndsElse(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		end  func(t *testing.T, p pair)
