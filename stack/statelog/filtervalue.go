@@ -80,8 +80,10 @@ func (p *filterParser) value(n *node) error {
 			text, known = "is neither a TCP state nor a group of them", tcpstate.SetNames()
 		}
 	case isHost:
-		if text = n.setAddress(word); text == badAddress && isName(word) {
-			text, n.cause = "", strings.TrimSuffix(word, ".")
+		if text = n.setAddress(word); text == badAddress {
+			if name := strings.TrimSuffix(word, "."); isName(name) {
+				text, n.cause = "", name
+			}
 		}
 	case isSrc, isDst:
 		text = n.setAddress(word)
@@ -142,9 +144,12 @@ func parsePort(text string) (uint16, bool) {
 
 const badAddress = "is not an address, CIDR or :PORT; IPv6 with a port is [ADDRESS]:PORT"
 
-// isName reports whether word may be a host's name: it has a letter, and is no
-// word of the language.
+// isName reports whether word, without the dot of the root, may be a host's name:
+// it has a letter and no empty label, and is no word of the language.
 func isName(word string) bool {
+	if strings.Contains("."+word+".", "..") {
+		return false
+	}
 	letter := false
 	for _, r := range strings.ToLower(word) {
 		switch {
