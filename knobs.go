@@ -29,6 +29,15 @@ func (s *Sandbox) carriers() map[tcpstate.Leg]knob.Carrier {
 	}
 }
 
+// guestDefaults are the sysctls of a guest of our own without a setting.
+func guestDefaults() []netns.Sysctl {
+	var sysctls []netns.Sysctl
+	for _, s := range knob.GuestDefaults() {
+		sysctls = append(sysctls, netns.Sysctl(s))
+	}
+	return sysctls
+}
+
 // tune sets the knobs, before the guest starts.
 func (s *Sandbox) tune(cfg *Config) error {
 	if err := s.knobs.Apply(); err != nil {

@@ -173,7 +173,7 @@ func (c *Config) open(ctx context.Context, s *Sandbox, addrs addressPlan) (start
 	s.guest, err = guest.New(ctx, guest.Config{
 		Args: c.Args, Env: c.Env, Dir: c.Dir, Root: c.Root, User: c.User,
 		Hostname: c.Hostname, Link: addrs.link(c, needsDefault6(c)),
-		Etc: etcFiles(addrs, ownName(c)), Hide: c.Hide, KeepFDs: c.KeepFDs,
+		Defaults: guestDefaults(), Etc: etcFiles(addrs, ownName(c)), Hide: c.Hide, KeepFDs: c.KeepFDs,
 		Stdin: c.Stdin, Stdout: c.Stdout, Stderr: c.Stderr, Linger: c.Linger, Log: c.Log,
 	})
 	if err != nil {

@@ -81,7 +81,8 @@ func ReadSysctl(dir int, name string) (string, error) {
 	return string(bytes.TrimRight(value, "\n")), nil
 }
 
-// WriteSysctl writes a sysctl below the open directory dir.
+// WriteSysctl writes a sysctl below the open directory dir. An empty value
+// empties a list.
 func WriteSysctl(dir int, name, value string) error {
 	path, err := SysctlPath(name)
 	if err != nil {
@@ -92,7 +93,8 @@ func WriteSysctl(dir int, name, value string) error {
 		return fmt.Errorf("netns: sysctl %s: %w", name, err)
 	}
 	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte(value)); err != nil {
+	// Without a byte the kernel would take nothing as written.
+	if _, err := unix.Write(fd, []byte(value+"\n")); err != nil {
 		return fmt.Errorf("netns: sysctl %s: write %q: %w", name, value, err)
 	}
 	return nil

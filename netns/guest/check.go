@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -65,7 +66,7 @@ func (c Config) check(privileged bool, uid, gid int) error {
 	if err := c.Link.Check(); err != nil {
 		bad("", "%w", err)
 	}
-	for _, s := range c.Sysctls {
+	for _, s := range slices.Concat(c.Defaults, c.Sysctls) {
 		if _, err := netns.SysctlPath(s.Name); err != nil {
 			bad("only parameters that begin with net. belong to a sandbox", "sysctl %q: %w", s.Name, err)
 		}

@@ -59,6 +59,10 @@ type Config struct {
 	// tun.DefaultName.
 	Link netns.Link
 
+	// Defaults are sysctls that are written, before Sysctls, where the kernel
+	// has them: a new namespace copies some from the host.
+	Defaults []netns.Sysctl
+
 	// Sysctls are written, in their order, before the guest starts.
 	Sysctls []netns.Sysctl
 

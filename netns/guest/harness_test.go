@@ -69,6 +69,7 @@ type spec struct {
 	User     *User
 	Hostname string
 	NoIPv6   bool
+	Defaults []netns.Sysctl
 	Sysctls  []netns.Sysctl
 	Etc      map[string][]byte
 	Keep     []int
@@ -105,7 +106,7 @@ func (s spec) config() Config {
 	}
 	return Config{
 		Args: s.Args, Env: append(env, s.Env...), Dir: s.Dir, Root: s.Root, User: s.User,
-		Hostname: s.Hostname, Link: link, Sysctls: s.Sysctls, Etc: s.Etc, KeepFDs: s.Keep,
+		Hostname: s.Hostname, Link: link, Defaults: s.Defaults, Sysctls: s.Sysctls, Etc: s.Etc, KeepFDs: s.Keep,
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Linger: s.Linger,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}

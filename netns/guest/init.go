@@ -233,6 +233,12 @@ func (s *initState) sysctls() error {
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return &Error{Op: "open all ports to the guest", Err: err}
 	}
+	for _, p := range s.config.Defaults {
+		err := netns.WriteSysctl(s.procSys, p.Name, p.Value)
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return &Error{Op: "set a sysctl to its default", Err: err}
+		}
+	}
 	for _, p := range s.config.Sysctls {
 		if err := netns.WriteSysctl(s.procSys, p.Name, p.Value); err != nil {
 			hint := ""

@@ -171,6 +171,7 @@ func (who caller) writeSetup(c Config) (*os.File, error) {
 		User:       c.User,
 		Hostname:   c.Hostname,
 		Link:       c.Link,
+		Defaults:   c.Defaults,
 		Sysctls:    c.Sysctls,
 		Etc:        c.Etc,
 		Hide:       c.Hide,

@@ -69,6 +69,7 @@ type setup struct {
 	User       *User
 	Hostname   string
 	Link       netns.Link
+	Defaults   []netns.Sysctl
 	Sysctls    []netns.Sysctl
 	Etc        map[string][]byte
 	Hide       []string

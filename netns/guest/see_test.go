@@ -61,6 +61,14 @@ func TestGuestSees(t *testing.T) {
 				"cat /proc/sys/net/ipv4/tcp_fin_timeout", "7",
 			},
 			{
+				"a default, and a sysctl over it; one that no kernel has",
+				spec{
+					Defaults: []netns.Sysctl{{Name: "net.ipv4.tcp_fin_timeout", Value: "7"}, {Name: "net.ipv4.tcp_sack", Value: "0"}, {Name: "net.ipv4.no_such", Value: "0"}},
+					Sysctls:  []netns.Sysctl{{Name: "net.ipv4.tcp_fin_timeout", Value: "8"}, {Name: "net.ipv4.ip_local_reserved_ports", Value: ""}},
+				},
+				"cd /proc/sys/net/ipv4; echo $(cat tcp_fin_timeout tcp_sack ip_local_reserved_ports)", "8 0",
+			},
+			{
 				"a sysctl set later",
 				spec{Live: []netns.Sysctl{{Name: "net.ipv4.ip_local_port_range", Value: "4000 4009"}}},
 				"echo $(cat /proc/sys/net/ipv4/ip_local_port_range)", "4000 4009",

@@ -57,7 +57,7 @@ func legOf(name string) tcpstate.Leg {
 func unknownKey(input, name string) error {
 	hint := "the knobs are " + strings.Join(keys(), ", ")
 	if near := nearest(name); near != "" {
-		hint = "did you mean " + near + "? " + hint
+		hint = "did you mean " + near + "?"
 	}
 	return &Error{Input: input, Message: fmt.Sprintf("there is no knob %q", name), Hint: hint}
 }

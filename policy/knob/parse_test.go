@@ -30,6 +30,12 @@ func TestParseSetting(t *testing.T) {
 		{"half-close-timeout=0", Setting{Key: "half-close-timeout"}},
 		{"half-close-timeout=1h", Setting{Key: "half-close-timeout", Duration: time.Hour}},
 		{"syn-backlog=1", Setting{Key: "syn-backlog", Int: 1}},
+		{"receive-buffer=64k-4M", Setting{Key: "receive-buffer", Low: 64 << 10, Hi: 4 << 20}},
+		{"guest.send-buffer=65537", Setting{Key: "send-buffer", Leg: guest, Low: 65537, Hi: 65537}},
+		{"port-range=40000-40009", Setting{Key: "port-range", Low: 40000, Hi: 40009}},
+		{"congestion-control=bbr", Setting{Key: "congestion-control", Word: "bbr"}},
+		{"reserved-ports=80,9000-9010", Setting{Key: "reserved-ports", Word: "80,9000-9010"}},
+		{"reserved-ports=none", Setting{Key: "reserved-ports", Word: "none"}},
 		{"stack.syn-backlog=1048576", Setting{Key: "syn-backlog", Leg: stack, Int: 1 << 20}},
 	}
 	for _, tt := range tests {
@@ -56,6 +62,10 @@ func TestStringOfSettingMadeByHand(t *testing.T) {
 		{Setting{Key: "half-close-timeout"}, "half-close-timeout=never"},
 		{Setting{Key: "syn-backlog", Int: 16}, "syn-backlog=16"},
 		{Setting{Key: "time-wait.reuse", Word: "on"}, "time-wait.reuse=on"},
+		{Setting{Key: "receive-buffer", Low: 64 << 10, Hi: 4 << 20}, "receive-buffer=64k-4M"},
+		{Setting{Key: "send-buffer", Low: 65537, Hi: 65537}, "send-buffer=65537-65537"},
+		{Setting{Key: "port-range", Low: 40000, Hi: 40009}, "port-range=40000-40009"},
+		{Setting{Key: "reserved-ports", Word: "80"}, "reserved-ports=80"},
 		{Setting{Key: "no-such", Word: "on"}, "no-such=on"},
 	} {
 		if got := tt.setting.String(); got != tt.want {
@@ -72,7 +82,7 @@ func TestParseSettingFaults(t *testing.T) {
 		{"fin-timeout", "no value", "KEY=VALUE"},
 		{"fin-timeout:5s", "no value", "KEY=VALUE"},
 		// Keys.
-		{"=5s", `no knob ""`, "the knobs are time-wait.timeout, time-wait.reuse, fin-timeout, half-close-timeout, syn-backlog"},
+		{"=5s", `no knob ""`, "the knobs are time-wait.timeout, time-wait.reuse, "},
 		{"fin-timout=5s", `no knob "fin-timout"`, "did you mean fin-timeout?"},
 		{"fin_timeout=5s", "no knob", "did you mean fin-timeout?"},
 		{"tcp_fin_timeout=5s", "no knob", "did you mean fin-timeout?"},
@@ -82,8 +92,8 @@ func TestParseSettingFaults(t *testing.T) {
 		{"time-wait-timeout=5s", "no knob", "did you mean time-wait.timeout?"},
 		{"gest.fin-timeout=5s", "no knob", "did you mean guest.fin-timeout?"},
 		{"guest.syn-backlogs=5", "no knob", "did you mean guest.syn-backlog?"},
-		{"host.fin-timeout=5s", "no knob", "the knobs are"},
-		{"guest.stack.fin-timeout=5s", "no knob", "the knobs are"},
+		{"host.fin-timeout=5s", "no knob", "did you mean guest.fin-timeout?"},
+		{"guest.stack.fin-timeout=5s", "no knob", "did you mean guest.fin-timeout?"},
 		{"zero-window=5s", "no knob", "the knobs are"},
 		{strings.Repeat("fin-timeout", 9) + "=5s", "no knob", "the knobs are"},
 		{" fin-timeout=5s", "no knob", "did you mean fin-timeout?"},
@@ -114,6 +124,21 @@ func TestParseSettingFaults(t *testing.T) {
 		{"time-wait.reuse=1", `"1" is not a value`, "off, loopback or on"},
 		{"time-wait.reuse=", `"" is not a value`, "off, loopback or on"},
 		{"time-wait.reuse=ON", `"ON" is not a value`, "off, loopback or on"},
+		// Sizes, ranges, names and ports.
+		{"receive-buffer=1x", `"1x" is not a number of bytes`, "such as 64k-4M"},
+		{"receive-buffer=1k", "1k is less than 4k", "from 4k to 1G"},
+		{"receive-buffer=4M-64k", "4M is more than 64k, which comes after it", "such as 64k-4M"},
+		{"send-buffer=64k-", `"" is not a number of bytes`, "or one for both"},
+		{"send-buffer=64k-2G", "2G is more than 1G", "from 4k to 1G"},
+		{"port-range=40000", "not two numbers", "such as 40000-49999"},
+		{"port-range=40000-x", "not two numbers", "such as 40000-49999"},
+		{"port-range=0-100", "0 is less than 1", "from 1 to 65535"},
+		{"port-range=50000-40000", "50000 is more than 40000", "from 1 to 65535"},
+		{"congestion-control=", `"" is not a name`, "letters, digits"},
+		{"congestion-control=../../x", "is not a name", "letters, digits"},
+		{"reserved-ports=0", "not a list of ports", "or none"},
+		{"reserved-ports=9-8", "not a list of ports", "or none"},
+		{"reserved-ports=80,", "not a list of ports", "or none"},
 	}
 	for _, tt := range tests {
 		s, err := ParseSetting(tt.text)
@@ -135,7 +160,7 @@ func FuzzParseSetting(f *testing.F) {
 	for _, seed := range []string{
 		"time-wait.timeout=5s", "guest.fin-timeout=5s", "upstream.fin-timeout=1m30s", "half-close-timeout=never", "syn-backlog=1024",
 		"time-wait.reuse=loopback", "stack.time-wait.timeout=0", "fin-timeout", "=", "guest.=", "stack..=1", "fin-timeout=-1ns",
-		"syn-backlog=+7", "tcp_fin_timeout=5", "guest.guest.syn-backlog=1", "\xff=\x00", "fin-timeout=5s=6s",
+		"syn-backlog=+7", "receive-buffer=64k-4M", "port-range=1-2", "reserved-ports=1,3-4", "congestion-control=bbr", "rto.min=1ms", "tcp_fin_timeout=5", "guest.guest.syn-backlog=1", "\xff=\x00", "fin-timeout=5s=6s",
 	} {
 		f.Add(seed)
 	}
@@ -183,6 +208,24 @@ func TestGuestSysctls(t *testing.T) {
 		{"time-wait.reuse=on", "net.ipv4.tcp_tw_reuse = 1", ""},
 		{"time-wait.reuse=loopback", "net.ipv4.tcp_tw_reuse = 2", ""},
 		{"syn-backlog=16", "net.ipv4.tcp_max_syn_backlog = 16", ""},
+		{"time-wait.reuse-delay=1500ms", "net.ipv4.tcp_tw_reuse_delay = 1500", ""},
+		{"time-wait.max=0", "net.ipv4.tcp_max_tw_buckets = 0", ""},
+		{"time-wait.rfc1337=on", "net.ipv4.tcp_rfc1337 = 1", ""},
+		{"accept-backlog=128", "net.core.somaxconn = 128", ""},
+		{"accept-overflow=reset", "net.ipv4.tcp_abort_on_overflow = 1", ""},
+		{"syn-cookies=always", "net.ipv4.tcp_syncookies = 2", ""},
+		{"keepalive.idle=2m", "net.ipv4.tcp_keepalive_time = 120", ""},
+		{"rto.min=5ms", "net.ipv4.tcp_rto_min_us = 5000", ""},
+		{"rto.max=1s", "net.ipv4.tcp_rto_max_ms = 1000", ""},
+		{"congestion-control=reno", "net.ipv4.tcp_congestion_control = reno", ""},
+		{"ecn=passive", "net.ipv4.tcp_ecn = 2", ""},
+		{"fast-open=both", "net.ipv4.tcp_fastopen = 3", ""},
+		{"receive-buffer=64k-4M", "net.ipv4.tcp_rmem = 4096 65536 4194304", ""},
+		{"send-buffer=64k", "net.ipv4.tcp_wmem = 4096 65536 65536", ""},
+		{"port-range=40000-40009", "net.ipv4.ip_local_port_range = 40000 40009", ""},
+		{"reserved-ports=80,9000-9010", "net.ipv4.ip_local_reserved_ports = 80,9000-9010", ""},
+		{"reserved-ports=none", "net.ipv4.ip_local_reserved_ports = ", ""},
+		{"keepalive.interval=1500ms", "", "whole seconds, not 1.5s"},
 		{"fin-timeout=2500ms", "", "whole seconds, not 2.5s"},
 		{"time-wait.timeout=5s", "", "constant of 60 s"},
 		{"half-close-timeout=5s", "", "no timer for a half-closed connection"},

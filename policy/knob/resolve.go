@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"tcpbox/stack/tcpstate"
 )
@@ -210,9 +211,9 @@ func carriersHint(key string) string {
 		}
 		text := leg.String()
 		switch {
-		case def.WholeSeconds && def.MaxDuration != 0:
+		case def.Step == time.Second && def.MaxDuration != 0:
 			text += " (whole seconds, at most " + formatDuration(def.MaxDuration) + ")"
-		case def.WholeSeconds:
+		case def.Step == time.Second:
 			text += " (whole seconds)"
 		}
 		legs = append(legs, text)

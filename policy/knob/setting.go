@@ -15,8 +15,9 @@ type Setting struct {
 
 	// Exactly one of these is meaningful, by the key's type in Table.
 	Duration time.Duration
-	Int      int
-	Word     string
+	Int      int    // also of a Size, in bytes
+	Word     string // also of a Name and of Ports
+	Low, Hi  int    // of a Range, both included; of a SizeRange, in bytes
 
 	Text string // the value as it was written; empty in a Setting made by hand
 }
@@ -24,15 +25,11 @@ type Setting struct {
 // String returns what ParseSetting turns into the same Setting again:
 // "guest.fin-timeout=5s". The value is as it was written if that is known.
 func (s Setting) String() string {
-	value := s.Text
-	if value == "" {
-		value = s.value()
-	}
-	return s.name() + "=" + value
+	return s.Name() + "=" + s.Value()
 }
 
-// name returns the key, behind the leg if there is one.
-func (s Setting) name() string {
+// Name returns the key, behind the leg if there is one.
+func (s Setting) Name() string {
 	if s.Leg == 0 {
 		return s.Key
 	}
@@ -42,16 +39,34 @@ func (s Setting) name() string {
 // value writes the value in the form of its type.
 func (s Setting) value() string {
 	d := lookup(s.Key)
-	switch {
-	case d == nil || d.Type == Word:
+	if d == nil {
 		return s.Word
-	case d.Type == Int:
-		return strconv.Itoa(s.Int)
-	case d.Never && s.Duration == 0:
-		return "never"
-	default:
-		return formatDuration(s.Duration)
 	}
+	switch d.Type {
+	case Int:
+		return strconv.Itoa(s.Int)
+	case Size:
+		return formatSize(s.Int)
+	case Range:
+		return strconv.Itoa(s.Low) + "-" + strconv.Itoa(s.Hi)
+	case SizeRange:
+		return formatSize(s.Low) + "-" + formatSize(s.Hi)
+	case Duration:
+		if d.Never && s.Duration == 0 {
+			return "never"
+		}
+		return formatDuration(s.Duration)
+	default:
+		return s.Word
+	}
+}
+
+// Value returns the value as it was written, and else in the form of its type.
+func (s Setting) Value() string {
+	if s.Text != "" {
+		return s.Text
+	}
+	return s.value()
 }
 
 // check returns the fault of a Setting made by hand, nil if there is none.
@@ -59,7 +74,7 @@ func (s Setting) check() error {
 	d := lookup(s.Key)
 	switch {
 	case d == nil:
-		return unknownKey(s.String(), s.name())
+		return unknownKey(s.String(), s.Name())
 	case s.Leg != 0 && !isLeg(s.Leg):
 		return &Error{Input: s.String(), Message: s.Leg.String() + " is not a leg", Hint: legsHint}
 	}

@@ -17,31 +17,69 @@ type Sysctl struct {
 func (s Sysctl) String() string { return s.Name + " = " + s.Value }
 
 // GuestSysctls returns what to write into the guest's network namespace for a
-// setting. The net.ipv4.tcp_ sysctls are of IPv4 and IPv6 both. The error, an
-// *Error, says why the guest's leg cannot carry the setting.
+// setting; nothing, if its leg carries it by other means. The net.ipv4.tcp_
+// sysctls are of IPv4 and IPv6 both. The error, an *Error, says why the guest's
+// leg cannot carry the setting.
 func GuestSysctls(s Setting) ([]Sysctl, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	guest := lookup(s.Key).Guest
+	d := lookup(s.Key)
 	switch {
 	case s.Leg != 0 && s.Leg != tcpstate.Guest:
 		return nil, &Error{Input: s.String(), Message: "it is for the " + s.Leg.String() + " leg", Hint: legsHint}
-	case !guest.Carries:
-		return nil, cannot(s, tcpstate.Guest, guest.Text)
+	case !d.Guest.Carries:
+		return nil, cannot(s, tcpstate.Guest, d.Guest.Text)
 	}
-	if why := guest.outside(s); why != "" {
+	if why := d.Guest.outside(s); why != "" {
 		return nil, cannot(s, tcpstate.Guest, why)
 	}
-	switch s.Key {
-	case "time-wait.reuse":
-		value := map[string]string{"off": "0", "on": "1", "loopback": "2"}[s.Word]
-		return []Sysctl{{"net.ipv4.tcp_tw_reuse", value}}, nil
-	case "fin-timeout":
-		return []Sysctl{{"net.ipv4.tcp_fin_timeout", strconv.FormatInt(int64(s.Duration/time.Second), 10)}}, nil
-	case "syn-backlog":
-		return []Sysctl{{"net.ipv4.tcp_max_syn_backlog", strconv.Itoa(s.Int)}}, nil
-	default:
-		return nil, cannot(s, tcpstate.Guest, "no sysctl is known for it")
+	if d.sysctls == nil {
+		return nil, nil
+	}
+	return d.sysctls(s), nil
+}
+
+// GuestDefaults are the sysctls that make the defaults of the table true in a
+// guest's namespace, for a new one copies some of the host's. A kernel need not
+// offer all of them.
+func GuestDefaults() []Sysctl {
+	var sysctls []Sysctl
+	for i := range table {
+		d := &table[i]
+		if d.sysctls == nil || d.Default == "" {
+			continue
+		}
+		s := Setting{Key: d.Key, Leg: tcpstate.Guest}
+		if d.parse(&s, d.Default) == "" && d.Guest.outside(s) == "" {
+			sysctls = append(sysctls, d.sysctls(s)...)
+		}
+	}
+	return sysctls
+}
+
+// Of the forms of value that sysctls have, those that several knobs share.
+
+func seconds(name string) func(Setting) []Sysctl {
+	return func(s Setting) []Sysctl {
+		return []Sysctl{{name, strconv.FormatInt(int64(s.Duration/time.Second), 10)}}
 	}
 }
+
+func milliseconds(name string) func(Setting) []Sysctl {
+	return func(s Setting) []Sysctl {
+		return []Sysctl{{name, strconv.FormatInt(s.Duration.Milliseconds(), 10)}}
+	}
+}
+
+func number(name string) func(Setting) []Sysctl {
+	return func(s Setting) []Sysctl { return []Sysctl{{name, strconv.Itoa(s.Int)}} }
+}
+
+// words writes for a word what the map has.
+func words(name string, values map[string]string) func(Setting) []Sysctl {
+	return func(s Setting) []Sysctl { return []Sysctl{{name, values[s.Word]}} }
+}
+
+// onOff are the values of the sysctls that are switches.
+var onOff = map[string]string{"off": "0", "on": "1"}

@@ -131,7 +131,7 @@ func (s *space) inFinWait2(local netip.AddrPort) bool {
 func TestTableIsTrueOfTheHost(t *testing.T) {
 	h := &Host{}
 	for _, def := range knob.Table() {
-		setting, err := knob.ParseSetting(def.Key + "=" + def.Default)
+		setting, err := knob.ParseSetting(def.Key + "=" + def.Example())
 		if err != nil {
 			t.Errorf("%s: %v", def.Key, err)
 			continue

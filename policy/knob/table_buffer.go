@@ -1,0 +1,67 @@
+package knob
+
+import "strconv"
+
+// bufferKnobs are those of memory for what is on its way.
+var bufferKnobs = []Def{
+	{
+		Key:    "receive-buffer",
+		Type:   SizeRange,
+		MinInt: 4 << 10,
+		MaxInt: 1 << 30,
+		Does:   "how many bytes a connection may hold that its program has not read: to begin with, and with auto-tuning at most",
+		Not:    "it is no window: the kernel keeps a part of it for itself",
+		Source: "RFC 9293, section 3.8.6; Linux, networking/ip-sysctl, tcp_rmem",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_rmem, for sockets that set no SO_RCVBUF",
+			Existing: "only connections made from then on follow",
+			Default:  "the host's default",
+		},
+		Stack:    LegDef{Text: "the stack has its own sizes"},
+		Upstream: LegDef{Text: "the host's default holds"},
+		sysctls:  memory("net.ipv4.tcp_rmem"),
+	},
+	{
+		Key:    "send-buffer",
+		Type:   SizeRange,
+		MinInt: 4 << 10,
+		MaxInt: 1 << 30,
+		Does:   "how many bytes a connection may hold that its peer has not acknowledged: to begin with, and with auto-tuning at most",
+		Not:    "it does not limit what is on its way, which the peer's window and congestion control do",
+		Source: "Linux, networking/ip-sysctl, tcp_wmem",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_wmem, for sockets that set no SO_SNDBUF",
+			Existing: "only connections made from then on follow",
+			Default:  "the host's default",
+		},
+		Stack:    LegDef{Text: "the stack has its own sizes"},
+		Upstream: LegDef{Text: "the host's default holds"},
+		sysctls:  memory("net.ipv4.tcp_wmem"),
+	},
+	{
+		Key:     "auto-tuning",
+		Type:    Word,
+		Words:   []string{"off", "on"},
+		Default: "on",
+		Does:    "whether the receive buffer grows with what a connection carries",
+		Not:     "it does not touch sockets that set SO_RCVBUF",
+		Source:  "Linux, networking/ip-sysctl, tcp_moderate_rcvbuf",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_moderate_rcvbuf",
+			Existing: "from the next segment on",
+		},
+		Stack:    LegDef{Text: "the stack's buffers do not follow a setting"},
+		Upstream: LegDef{Text: "there is no socket option for it"},
+		sysctls:  words("net.ipv4.tcp_moderate_rcvbuf", onOff),
+	},
+}
+
+// memory is the sysctl of least, first and greatest size.
+func memory(name string) func(Setting) []Sysctl {
+	return func(s Setting) []Sysctl {
+		return []Sysctl{{name, "4096 " + strconv.Itoa(s.Low) + " " + strconv.Itoa(s.Hi)}}
+	}
+}

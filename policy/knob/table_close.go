@@ -1,0 +1,82 @@
+package knob
+
+import "time"
+
+// closeKnobs are those of the way to an end.
+var closeKnobs = []Def{
+	{
+		Key:         "fin-timeout",
+		Type:        Duration,
+		MinDuration: time.Millisecond,
+		MaxDuration: 24 * time.Hour,
+		Default:     "60s",
+		Does:        "how long FIN-WAIT-2 lasts once the endpoint's owner has closed it in both directions",
+		Not: "it does not shorten TIME-WAIT, and does not cut a half-close, whose owner still reads: " +
+			"that is half-close-timeout",
+		Believed: "that it reduces the number of TIME-WAITs: it ends FIN-WAIT-2, which most connections pass in a round trip",
+		Source:   "Linux, networking/ip-sysctl, tcp_fin_timeout; RFC 9293 has no such timer",
+		Lab:      "time-wait-exhaustion",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_fin_timeout; the kernel does not go below 3.5 retransmission timeouts of the connection",
+			Existing: "those that are closed from then on follow; those already closed keep the time they began with",
+			Step:     time.Second,
+		},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the timer of the stack's own endpoints",
+			Existing: "only connections made from then on follow",
+		},
+		Upstream: LegDef{
+			Carries:     true,
+			Text:        "TCP_LINGER2 of each host socket; the kernel does not go below 3.5 retransmission timeouts of the connection",
+			Existing:    "only connections made from then on follow",
+			Step:        time.Second,
+			MaxDuration: 2 * time.Minute, // TCP_FIN_TIMEOUT_MAX; the kernel makes 120 of more without a word
+		},
+		sysctls: seconds("net.ipv4.tcp_fin_timeout"),
+	},
+	{
+		Key:     "half-close-timeout",
+		Type:    Duration,
+		Never:   true,
+		Default: "never",
+		Does:    "how long a relayed connection of which one direction has ended may stay without a byte in the other before it is cut",
+		Not:     "it does not touch a connection that is open both ways, nor one that both ends have closed",
+		Source:  "RFC 9293, section 3.6.1, which lets a half-close last for ever",
+		Guest: LegDef{
+			Text: "a kernel has no timer for a half-closed connection whose owner still holds it; the stack cuts the guest's end with its own",
+		},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the relay between the stack and upstream, which resets both",
+			Existing: "only connections made from then on follow",
+		},
+		Upstream: LegDef{
+			Text: "a kernel has no timer for a half-closed connection whose owner still holds it; the stack cuts the upstream end with its own",
+		},
+	},
+	{
+		Key:      "orphan.retries",
+		Type:     Int,
+		MinInt:   1,
+		MaxInt:   255,
+		Default:  "8",
+		Does:     "how often a segment of a connection that its owner has closed is sent again before it is given up",
+		Not:      "it does not touch a connection whose owner still holds it, which is data-retries",
+		Believed: "that 0 means none: Linux makes 8 of it",
+		Source:   "Linux, networking/ip-sysctl, tcp_orphan_retries",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_orphan_retries; the kernel gives up sooner if it is short of memory",
+			Existing: "from the next retransmission on",
+		},
+		Stack: LegDef{
+			Text: "the stack counts data-retries for them too",
+		},
+		Upstream: LegDef{
+			Text: "net.ipv4.tcp_orphan_retries of the host is for the whole host",
+		},
+		sysctls: number("net.ipv4.tcp_orphan_retries"),
+	},
+}

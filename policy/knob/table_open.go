@@ -1,0 +1,163 @@
+package knob
+
+// openKnobs are those of the handshake.
+var openKnobs = []Def{
+	{
+		Key:     "syn-backlog",
+		Type:    Int,
+		MinInt:  1,
+		MaxInt:  1 << 20,
+		Default: "1024",
+		Does:    "how many handshakes may be half-open (SYN-RECEIVED) at once",
+		Not: "it does not count dials in progress, for which the guest is still in SYN-SENT, nor connections that wait " +
+			"for accept(2), which listen(2) and accept-backlog limit",
+		Believed: "that more of it is a cure for a program that does not accept: those wait in another queue, accept-backlog",
+		Source:   "RFC 4987, section 3; Linux, networking/ip-sysctl, tcp_max_syn_backlog",
+		Guest: LegDef{
+			Carries: true,
+			Text: "net.ipv4.tcp_max_syn_backlog, which is a hint to the kernel and not a count: with 16 and listen(128), " +
+				"Linux 6.18 held 13 half-open handshakes without SYN cookies and 129 with them",
+			Existing: "from the next SYN on",
+		},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's admission, exactly; it has no SYN cookies, and drops and counts the SYNs beyond",
+			Existing: "from the next SYN on",
+		},
+		Upstream: LegDef{
+			Text: "the upstream leg dials and has no listener",
+		},
+		sysctls: number("net.ipv4.tcp_max_syn_backlog"),
+	},
+	{
+		Key:     "accept-backlog",
+		Type:    Int,
+		MinInt:  1,
+		MaxInt:  1 << 16,
+		Default: "4096",
+		Does:    "how many connections may wait for accept(2) at one listener, at most; listen(2) asks for less or more",
+		Not:     "it does not count half-open handshakes, which is syn-backlog",
+		Source:  "Linux, networking/ip-sysctl, somaxconn",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.core.somaxconn; net.ipv4.tcp_abort_on_overflow says what becomes of more",
+			Existing: "listeners follow at their next listen(2)",
+		},
+		Stack: LegDef{
+			Text: "connections are dialled before the stack answers for them, so that none waits",
+		},
+		Upstream: LegDef{
+			Text: "the upstream leg dials and has no listener",
+		},
+		sysctls: number("net.core.somaxconn"),
+	},
+	{
+		Key:     "accept-overflow",
+		Type:    Word,
+		Words:   []string{"drop", "reset"},
+		Default: "drop",
+		Does:    "what becomes of the last ACK of a handshake when the listener's queue is full: dropped, so that the peer tries again, or answered with RST",
+		Not:     "it does not speak of SYNs beyond syn-backlog",
+		Source:  "Linux, networking/ip-sysctl, tcp_abort_on_overflow",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_abort_on_overflow",
+			Existing: "from the next handshake on",
+		},
+		Stack: LegDef{
+			Text: "connections are dialled before the stack answers for them, so that none waits",
+		},
+		Upstream: LegDef{
+			Text: "the upstream leg dials and has no listener",
+		},
+		sysctls: words("net.ipv4.tcp_abort_on_overflow", map[string]string{"drop": "0", "reset": "1"}),
+	},
+	{
+		Key:      "syn-cookies",
+		Type:     Word,
+		Words:    []string{"off", "on", "always"},
+		Default:  "on",
+		Does:     "whether a listener answers SYNs without remembering them when its half-open handshakes are too many",
+		Not:      "connections made so have no SYN-RECEIVED entry, and lose options that the cookie has no bits for",
+		Believed: "that they need no queue: a connection made so still waits for accept(2)",
+		Source:   "RFC 4987, section 3.6; Linux, networking/ip-sysctl, tcp_syncookies",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_syncookies",
+			Existing: "from the next SYN on",
+		},
+		Stack: LegDef{
+			Text: "the stack dials before it answers a SYN and has no cookies; syn-backlog limits its half-open handshakes",
+		},
+		Upstream: LegDef{
+			Text: "the upstream leg dials and has no listener",
+		},
+		sysctls: words("net.ipv4.tcp_syncookies", map[string]string{"off": "0", "on": "1", "always": "2"}),
+	},
+	{
+		Key:     "syn-retries",
+		Type:    Int,
+		MinInt:  1,
+		MaxInt:  127,
+		Default: "6",
+		Does:    "how often a SYN is sent again before connect(2) fails with ETIMEDOUT",
+		Not:     "it does not shorten the time between two of them, which doubles from 1 s",
+		Source:  "RFC 9293, section 3.8.3; Linux, networking/ip-sysctl, tcp_syn_retries",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_syn_retries",
+			Existing: "from the next retransmission on",
+		},
+		Stack: LegDef{
+			Text: "the stack sends a SYN 6 times more",
+		},
+		Upstream: LegDef{
+			Text: "a dial lasts as long as the guest goes on asking",
+		},
+		sysctls: number("net.ipv4.tcp_syn_retries"),
+	},
+	{
+		Key:      "synack-retries",
+		Type:     Int,
+		MinInt:   1,
+		MaxInt:   127,
+		Default:  "5",
+		Does:     "how often a SYN-ACK is sent again before the half-open handshake is given up",
+		Not:      "it does not shorten the time between two of them, which doubles from 1 s",
+		Believed: "that 5 means about 180 s: it means 63 s",
+		Source:   "Linux, networking/ip-sysctl, tcp_synack_retries",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_synack_retries",
+			Existing: "from the next retransmission on",
+		},
+		Stack: LegDef{
+			Text: "the stack sends a SYN-ACK 6 times more",
+		},
+		Upstream: LegDef{
+			Text: "the upstream leg dials and sends no SYN-ACK",
+		},
+		sysctls: number("net.ipv4.tcp_synack_retries"),
+	},
+	{
+		Key:     "fast-open",
+		Type:    Word,
+		Words:   []string{"off", "client", "server", "both"},
+		Default: "client",
+		Does:    "who may carry data in a SYN (TCP Fast Open)",
+		Not:     "a program must ask for it as well, with MSG_FASTOPEN, TCP_FASTOPEN_CONNECT or TCP_FASTOPEN",
+		Source:  "RFC 7413; Linux, networking/ip-sysctl, tcp_fastopen",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_fastopen; the stack gives no cookies, so that it works between two programs of the guest",
+			Existing: "from the next connect or listen on",
+		},
+		Stack: LegDef{
+			Text: "the stack has no Fast Open: it answers such a SYN without its data, and the guest's kernel sends it again",
+		},
+		Upstream: LegDef{
+			Text: "a host socket connects before there is a byte to carry",
+		},
+		sysctls: words("net.ipv4.tcp_fastopen", map[string]string{"off": "0", "client": "1", "server": "2", "both": "3"}),
+	},
+}

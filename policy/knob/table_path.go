@@ -1,0 +1,93 @@
+package knob
+
+// pathKnobs are what both ends agree on, and how they share the path.
+var pathKnobs = []Def{
+	{
+		Key:    "congestion-control",
+		Type:   Name,
+		Does:   "the algorithm that decides how much may be on its way",
+		Not:    "it does not reach across tcpbox: each leg is a connection of its own, with its own algorithm",
+		Source: "RFC 5681; Linux, networking/ip-sysctl, tcp_congestion_control",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_congestion_control, of those in tcp_allowed_congestion_control",
+			Existing: "only connections made from then on follow",
+			Default:  "the host's default",
+		},
+		Stack:    LegDef{Text: "the stack has reno"},
+		Upstream: LegDef{Text: "the host's default holds"},
+		sysctls: func(s Setting) []Sysctl {
+			return []Sysctl{{"net.ipv4.tcp_congestion_control", s.Word}}
+		},
+	},
+	{
+		Key:     "sack",
+		Type:    Word,
+		Words:   []string{"off", "on"},
+		Default: "on",
+		Does:    "whether selective acknowledgements are offered and taken",
+		Not:     "it does nothing for a connection whose other end does not offer them",
+		Source:  "RFC 2018; Linux, networking/ip-sysctl, tcp_sack",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_sack",
+			Existing: "only connections made from then on follow",
+		},
+		Stack:    LegDef{Text: "the stack always offers them"},
+		Upstream: LegDef{Text: "there is no socket option for it"},
+		sysctls:  words("net.ipv4.tcp_sack", onOff),
+	},
+	{
+		Key:      "timestamps",
+		Type:     Word,
+		Words:    []string{"off", "on"},
+		Default:  "on",
+		Does:     "whether TCP timestamps are offered and taken",
+		Not:      "without them there is no PAWS, and on Linux no time-wait.reuse",
+		Believed: "that switching them off is free: reuse of TIME-WAIT and the protection against wrapped numbers go with them",
+		Source:   "RFC 7323; Linux, networking/ip-sysctl, tcp_timestamps",
+		Lab:      "time-wait-exhaustion",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_timestamps",
+			Existing: "only connections made from then on follow",
+		},
+		Stack:    LegDef{Text: "the stack takes what the guest offers"},
+		Upstream: LegDef{Text: "there is no socket option for it"},
+		sysctls:  words("net.ipv4.tcp_timestamps", onOff),
+	},
+	{
+		Key:     "window-scaling",
+		Type:    Word,
+		Words:   []string{"off", "on"},
+		Default: "on",
+		Does:    "whether windows may be larger than 65,535 bytes",
+		Not:     "it does not enlarge a buffer, which is receive-buffer",
+		Source:  "RFC 7323, section 2; Linux, networking/ip-sysctl, tcp_window_scaling",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_window_scaling",
+			Existing: "only connections made from then on follow",
+		},
+		Stack:    LegDef{Text: "the stack takes what the guest offers"},
+		Upstream: LegDef{Text: "there is no socket option for it"},
+		sysctls:  words("net.ipv4.tcp_window_scaling", onOff),
+	},
+	{
+		Key:     "ecn",
+		Type:    Word,
+		Words:   []string{"off", "on", "passive"},
+		Default: "passive",
+		Does:    "whether explicit congestion notification is offered (on) or taken when the peer offers it (passive)",
+		Not:     "it marks nothing: routers do",
+		Source:  "RFC 3168; Linux, networking/ip-sysctl, tcp_ecn",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_ecn; the stack does not take it, so that it works between two programs of the guest",
+			Existing: "only connections made from then on follow",
+		},
+		Stack:    LegDef{Text: "the stack has no ECN"},
+		Upstream: LegDef{Text: "there is no socket option for it"},
+		sysctls:  words("net.ipv4.tcp_ecn", map[string]string{"off": "0", "on": "1", "passive": "2"}),
+	},
+}

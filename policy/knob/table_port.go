@@ -1,0 +1,50 @@
+package knob
+
+import "strconv"
+
+// portKnobs are those of local ports.
+var portKnobs = []Def{
+	{
+		Key:      "port-range",
+		Type:     Range,
+		Default:  "32768-60999",
+		MinInt:   1,
+		MaxInt:   65535,
+		Does:     "the local ports that an active open without bind(2) takes",
+		Not:      "one port serves many destinations: what runs out is ports to one destination",
+		Believed: "that a host has 65,535 connections: it has so many to one destination address and port, less what is outside the range",
+		Source:   "RFC 6056; Linux, networking/ip-sysctl, ip_local_port_range",
+		Lab:      "time-wait-exhaustion",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.ip_local_port_range",
+			Existing: "from the next connect on",
+		},
+		Stack:    LegDef{Text: "the stack picks from 16000-65535"},
+		Upstream: LegDef{Text: "the host's range holds"},
+		sysctls: func(s Setting) []Sysctl {
+			return []Sysctl{{"net.ipv4.ip_local_port_range", strconv.Itoa(s.Low) + " " + strconv.Itoa(s.Hi)}}
+		},
+	},
+	{
+		Key:     "reserved-ports",
+		Type:    Ports,
+		Default: "none",
+		Does:    "local ports that an active open without bind(2) never takes",
+		Not:     "a program may bind to them",
+		Source:  "Linux, networking/ip-sysctl, ip_local_reserved_ports",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.ip_local_reserved_ports",
+			Existing: "from the next connect on",
+		},
+		Stack:    LegDef{Text: "the stack picks any port of its range"},
+		Upstream: LegDef{Text: "net.ipv4.ip_local_reserved_ports of the host is for the whole host"},
+		sysctls: func(s Setting) []Sysctl {
+			if s.Word == "none" {
+				return []Sysctl{{"net.ipv4.ip_local_reserved_ports", ""}}
+			}
+			return []Sysctl{{"net.ipv4.ip_local_reserved_ports", s.Word}}
+		},
+	},
+}

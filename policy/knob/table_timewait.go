@@ -1,0 +1,123 @@
+package knob
+
+import "time"
+
+// timeWaitKnobs are those of TIME-WAIT.
+var timeWaitKnobs = []Def{
+	{
+		Key:      "time-wait.timeout",
+		Type:     Duration,
+		Default:  "60s",
+		Does:     "how long TIME-WAIT lasts; 0 ends it at once, and with it the protection against old duplicates (RFC 1337)",
+		Not:      "it does not touch FIN-WAIT-2, which is fin-timeout",
+		Believed: "that net.ipv4.tcp_fin_timeout shortens TIME-WAIT: it does not; Linux has a constant of 60 s",
+		Source:   "RFC 9293, section 3.6.1",
+		Lab:      "time-wait-exhaustion",
+		Guest: LegDef{
+			Text: "the kernel's TIME-WAIT is a constant of 60 s, for which there is no sysctl",
+		},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the timer of the stack's own endpoints",
+			Existing: "those that enter TIME-WAIT from then on follow; those already in it keep the time they began with",
+		},
+		Upstream: LegDef{
+			Text: "the host kernel's TIME-WAIT is a constant of 60 s, for which there is no socket option",
+		},
+	},
+	{
+		Key:      "time-wait.reuse",
+		Type:     Word,
+		Words:    []string{"off", "loopback", "on"},
+		Default:  "loopback",
+		Does:     "whether an active open may take over a local port whose connection to the same destination is in TIME-WAIT",
+		Not:      "it does not shorten TIME-WAIT, and does nothing for who accepts: a newer SYN on a connection in TIME-WAIT is taken in any case (RFC 6191)",
+		Believed: "that it helps a server with many TIME-WAITs: it is for who connects, and on Linux only with TCP timestamps",
+		Source:   "RFC 6191; Linux, networking/ip-sysctl, tcp_tw_reuse",
+		Lab:      "time-wait-exhaustion",
+		Guest: LegDef{
+			Carries: true,
+			Text: "net.ipv4.tcp_tw_reuse; the kernel reuses only what had TCP timestamps, and only after " +
+				"net.ipv4.tcp_tw_reuse_delay (1 s; older kernels have it fixed)",
+			Existing: "from the next connect on",
+		},
+		Stack: LegDef{
+			Carries: true,
+			Text: "connections that the stack opens towards the guest, from ports that it picks itself; " +
+				"it needs no timestamps, and the port must have been at rest for 1 s",
+			Existing: "from the next connect on",
+		},
+		Upstream: LegDef{
+			Text: "net.ipv4.tcp_tw_reuse of the host is for the whole host, and there is no socket option",
+		},
+		sysctls: words("net.ipv4.tcp_tw_reuse", map[string]string{"off": "0", "on": "1", "loopback": "2"}),
+	},
+	{
+		Key:         "time-wait.reuse-delay",
+		Type:        Duration,
+		MinDuration: time.Millisecond,
+		MaxDuration: time.Minute,
+		Default:     "1s",
+		Does:        "how long a connection must have been in TIME-WAIT before an active open takes over its port",
+		Not:         "it does nothing while time-wait.reuse is off",
+		Source:      "Linux, networking/ip-sysctl, tcp_tw_reuse_delay (6.14)",
+		Lab:         "time-wait-exhaustion",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_tw_reuse_delay, which kernels before 6.14 have as a constant of 1 s",
+			Existing: "from the next connect on",
+			Step:     time.Millisecond,
+		},
+		Stack: LegDef{
+			Text: "the stack has it as a constant of 1 s",
+		},
+		Upstream: LegDef{
+			Text: "the host's is for the whole host, and there is no socket option",
+		},
+		sysctls: milliseconds("net.ipv4.tcp_tw_reuse_delay"),
+	},
+	{
+		Key:      "time-wait.max",
+		Type:     Int,
+		MaxInt:   1 << 20,
+		Default:  "65536",
+		Does:     "how many connections may be in TIME-WAIT at once; of more, the newest end without it",
+		Not:      "it frees no port that is in TIME-WAIT already",
+		Believed: "that a small tcp_max_tw_buckets cures exhaustion: it does, by giving up the protection TIME-WAIT is there for",
+		Source:   "Linux, networking/ip-sysctl, tcp_max_tw_buckets",
+		Lab:      "time-wait-exhaustion",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_max_tw_buckets; TCPTimeWaitOverflow counts what goes without",
+			Existing: "those in TIME-WAIT stay",
+		},
+		Stack: LegDef{
+			Text: "the stack does not limit them",
+		},
+		Upstream: LegDef{
+			Text: "net.ipv4.tcp_max_tw_buckets of the host is for the whole host",
+		},
+		sysctls: number("net.ipv4.tcp_max_tw_buckets"),
+	},
+	{
+		Key:     "time-wait.rfc1337",
+		Type:    Word,
+		Words:   []string{"off", "on"},
+		Does:    "whether an RST leaves a connection in TIME-WAIT as it is; off lets it end there (TIME-WAIT assassination)",
+		Not:     "it does not protect connections in other states",
+		Source:  "RFC 1337; Linux, networking/ip-sysctl, tcp_rfc1337",
+		Default: "off",
+		Guest: LegDef{
+			Carries:  true,
+			Text:     "net.ipv4.tcp_rfc1337",
+			Existing: "from the next segment on",
+		},
+		Stack: LegDef{
+			Text: "the stack ignores every RST in TIME-WAIT",
+		},
+		Upstream: LegDef{
+			Text: "net.ipv4.tcp_rfc1337 of the host is for the whole host",
+		},
+		sysctls: words("net.ipv4.tcp_rfc1337", onOff),
+	},
+}
