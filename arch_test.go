@@ -51,6 +51,8 @@ var rooms = []room{
 	{"policy/knob", []string{"stack/tcpstate", "policy/spell"}, "the knobs are words; each leg carries them out"},
 	{"policy", []string{"stack/tcpstate", "policy/knob"}, "policy is pure: it decides and applies nothing"},
 
+	{"policy/document", []string{"stack/tcpstate", "policy/knob", "policy/spell", "policy"}, "a document is text and values; it applies nothing"},
+
 	{"netns", []string{"tun"}, "a namespace holds a device; what runs in it is package guest's"},
 	{"netns/sockdiag", []string{"tun", "netns", "stack/tcpstate"}, "it reads the kernel's sockets, not the stack's"},
 	{"netns/sockwatch", []string{"tun", "netns", "netns/sockdiag", "stack/tcpstate"}, "it watches the kernel's sockets, not the stack's"},
@@ -87,7 +89,7 @@ var rooms = []room{
 func commandImports(more ...string) []string {
 	return append([]string{
 		".", "stack/tcpstate", "stack/statelog", "stack/legs", "stack/relay", "stack/dns", "stack/peer",
-		"tun/packet", "policy", "policy/knob", "policy/spell", "netns/confine",
+		"tun/packet", "policy", "policy/knob", "policy/document", "policy/spell", "netns/confine",
 	}, more...)
 }
 

@@ -10,12 +10,19 @@ import (
 // Error says what is wrong with one setting.
 type Error struct {
 	Input   string // the setting as it was written
+	Source  string // who wrote it, as Setting.Source; may be empty
 	Message string // what is wrong
 	Hint    string // what to write instead; never empty
 }
 
-// Error returns the input and the message, without the hint, on one line.
-func (e *Error) Error() string { return fmt.Sprintf("knob: %q: %s", e.Input, e.Message) }
+// Error returns the source, the input and the message, without the hint, on one
+// line.
+func (e *Error) Error() string {
+	if e.Source != "" {
+		return fmt.Sprintf("knob: %s: %q: %s", e.Source, e.Input, e.Message)
+	}
+	return fmt.Sprintf("knob: %q: %s", e.Input, e.Message)
+}
 
 const legsHint = "the legs are guest, stack and upstream; without one a key sets every leg that can carry it"
 

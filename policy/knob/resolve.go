@@ -175,6 +175,7 @@ func refusals(settings []Setting, assigned []*assignment) []error {
 		}
 		faults = append(faults, &Error{
 			Input:   s.String(),
+			Source:  s.Source,
 			Message: "no leg can carry it: " + strings.Join(why[s.Key], "; "),
 			Hint:    s.Key + " is " + lookup(s.Key).Range() + carriersHint(s.Key),
 		})
@@ -196,6 +197,7 @@ func overridden(later []Setting, s Setting) bool {
 func cannot(s Setting, leg tcpstate.Leg, why string) *Error {
 	return &Error{
 		Input:   s.String(),
+		Source:  s.Source,
 		Message: fmt.Sprintf("the %v leg cannot carry it: %s", leg, why),
 		Hint:    s.Key + " is " + lookup(s.Key).Range() + carriersHint(s.Key),
 	}

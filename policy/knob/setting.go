@@ -19,7 +19,8 @@ type Setting struct {
 	Word     string // also of a Name and of Ports
 	Low, Hi  int    // of a Range, both included; of a SizeRange, in bytes
 
-	Text string // the value as it was written; empty in a Setting made by hand
+	Text   string // the value as it was written; empty in a Setting made by hand
+	Source string // who wrote it: "box.yaml:9", "preset windows", "--tcp"; empty: not said
 }
 
 // String returns what ParseSetting turns into the same Setting again:
