@@ -65,6 +65,19 @@ func (d Def) Leg(leg tcpstate.Leg) LegDef {
 	}
 }
 
+// Refuses says why a leg cannot carry a setting of the knob, by the table alone;
+// empty if it can.
+func (d Def) Refuses(leg tcpstate.Leg, s Setting) string {
+	l := d.Leg(leg)
+	if !l.Carries {
+		return l.Text
+	}
+	if why := d.outside(s); why != "" {
+		return why
+	}
+	return l.outside(s)
+}
+
 // table has the knobs in the order in which a listing shows them.
 var table = slices.Concat(timeWaitKnobs, closeKnobs, openKnobs, aliveKnobs, pathKnobs, bufferKnobs, portKnobs)
 

@@ -30,7 +30,7 @@ var closeKnobs = []Def{
 		Upstream: LegDef{
 			Carries:     true,
 			Text:        "TCP_LINGER2 of each host socket; the kernel does not go below 3.5 retransmission timeouts of the connection",
-			Existing:    "only connections made from then on follow",
+			Existing:    "those that are closed from then on follow; those already closed keep the time they began with",
 			Step:        time.Second,
 			MaxDuration: 2 * time.Minute, // TCP_FIN_TIMEOUT_MAX; the kernel makes 120 of more without a word
 		},
@@ -78,5 +78,25 @@ var closeKnobs = []Def{
 			Text: "net.ipv4.tcp_orphan_retries of the host is for the whole host",
 		},
 		sysctls: number("net.ipv4.tcp_orphan_retries"),
+	},
+	{
+		Key:     "linger",
+		Type:    Word,
+		Words:   []string{"keep", "reset"},
+		Default: "keep",
+		Does:    "what becomes of a host socket that the relay closes: keep has the kernel deliver what is left and end in order, reset lets go of it at once, with RST",
+		Not: "it does not reset a connection that both sides have ended: the FIN that completes it makes the kernel's " +
+			"TIME-WAIT before anybody can close",
+		Believed: "that SO_LINGER with 0 s spares every TIME-WAIT: it does for who closes before the peer's FIN has come, " +
+			"and it throws away what the peer has not acknowledged",
+		Source: "RFC 9293, section 3.10.5; Linux, socket(7), SO_LINGER",
+		Guest:  LegDef{Text: "a program sets SO_LINGER for its own sockets, and no sysctl does it for it"},
+		Stack:  LegDef{Text: "the stack ends its connections in order; orphan.retries limits what is left of them"},
+		Upstream: LegDef{
+			Carries: true,
+			Text: "SO_LINGER with 0 s when the relay closes: nothing stays in FIN-WAIT, CLOSING or LAST-ACK; " +
+				"bytes that were not acknowledged are lost",
+			Existing: "those that are closed from then on follow",
+		},
 	},
 }

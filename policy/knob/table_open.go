@@ -112,7 +112,7 @@ var openKnobs = []Def{
 			Text: "the stack sends a SYN 6 times more",
 		},
 		Upstream: LegDef{
-			Text: "a dial lasts as long as the guest goes on asking",
+			Text: "a dial lasts as long as the guest goes on asking, so that guest.syn-retries ends it too",
 		},
 		sysctls: number("net.ipv4.tcp_syn_retries"),
 	},

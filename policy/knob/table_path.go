@@ -14,8 +14,13 @@ var pathKnobs = []Def{
 			Existing: "only connections made from then on follow",
 			Default:  "the host's default",
 		},
-		Stack:    LegDef{Text: "the stack has reno"},
-		Upstream: LegDef{Text: "the host's default holds"},
+		Stack: LegDef{Text: "the stack has reno"},
+		Upstream: LegDef{
+			Carries:  true,
+			Text:     "TCP_CONGESTION of each host socket, of those in tcp_allowed_congestion_control of the host; root's tcpbox may take any that is loaded",
+			Existing: "open connections follow at once",
+			Default:  "the host's default",
+		},
 		sysctls: func(s Setting) []Sysctl {
 			return []Sysctl{{"net.ipv4.tcp_congestion_control", s.Word}}
 		},
@@ -89,5 +94,23 @@ var pathKnobs = []Def{
 		Stack:    LegDef{Text: "the stack has no ECN"},
 		Upstream: LegDef{Text: "there is no socket option for it"},
 		sysctls:  words("net.ipv4.tcp_ecn", map[string]string{"off": "0", "on": "1", "passive": "2"}),
+	},
+	{
+		Key:      "mss",
+		Type:     Int,
+		MinInt:   88,
+		MaxInt:   32767,
+		Does:     "how many bytes a segment carries at most, both ways: the peer is told in the SYN, and what is sent keeps to it",
+		Not:      "it does not change a connection that stands, and does not make an interface's MTU smaller",
+		Believed: "that both ends agree on one size: each tells the other what it takes, and the smaller MTU on the way is found out later",
+		Source:   "RFC 9293, section 3.7.1; RFC 6691; Linux, tcp(7), TCP_MAXSEG",
+		Guest:    LegDef{Text: "the kernel takes it from the MTU of the interface, and has no sysctl for it"},
+		Stack:    LegDef{Text: "the stack takes it from the MTU of the interface"},
+		Upstream: LegDef{
+			Carries:  true,
+			Text:     "TCP_MAXSEG of each host socket; the kernel makes it no more than the MTU of the way gives",
+			Existing: "only connections made from then on follow",
+			Default:  "what the MTU of the way gives",
+		},
 	},
 }

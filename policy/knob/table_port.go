@@ -20,8 +20,13 @@ var portKnobs = []Def{
 			Text:     "net.ipv4.ip_local_port_range",
 			Existing: "from the next connect on",
 		},
-		Stack:    LegDef{Text: "the stack picks from 16000-65535"},
-		Upstream: LegDef{Text: "the host's range holds"},
+		Stack: LegDef{Text: "the stack picks from 16000-65535"},
+		Upstream: LegDef{
+			Carries:  true,
+			Text:     "IP_LOCAL_PORT_RANGE of each host socket (6.3), within net.ipv4.ip_local_port_range of the host",
+			Existing: "from the next connect on",
+			Default:  "the host's range",
+		},
 		sysctls: func(s Setting) []Sysctl {
 			return []Sysctl{{"net.ipv4.ip_local_port_range", strconv.Itoa(s.Low) + " " + strconv.Itoa(s.Hi)}}
 		},

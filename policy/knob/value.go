@@ -76,6 +76,8 @@ func (d Def) Example() string {
 		return d.Default
 	case d.Type == Name:
 		return "reno"
+	case d.Type == Int:
+		return strconv.Itoa(min(max(d.MinInt, 1400), d.MaxInt))
 	default:
 		return "64k-4M"
 	}

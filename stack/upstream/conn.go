@@ -89,16 +89,24 @@ func (c *Conn) CloseWrite() error {
 
 // Close releases the socket; the kernel goes on to deliver what was written,
 // and sends FIN, or RST if it holds bytes that were not read (RFC 2525,
-// section 2.17). Calls that wait return net.ErrClosed. It does nothing after
-// Close or Reset.
+// section 2.17). With the knob linger=reset it is released as by Reset, but for a
+// TIME-WAIT, which is the kernel's already. Calls that wait return net.ErrClosed. It
+// does nothing after Close or Reset.
 func (c *Conn) Close() error {
 	if !c.closed.CompareAndSwap(false, true) {
 		return nil
 	}
 	c.host.resets.forget(c)
+	c.host.knobs.dismiss(c)
 	c.look(nil)
-	err := c.file.Close()
-	c.outlive()
+	var err error
+	if c.host.knobs.resets() && !c.inTimeWait() {
+		err = c.abort()
+		c.went(tcpstate.Closed, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "abort"})
+	} else {
+		err = c.file.Close()
+		c.outlive()
+	}
 	c.host.open.Add(-1)
 	return c.failed("close", err)
 }
@@ -111,6 +119,7 @@ func (c *Conn) Reset() error {
 		return nil
 	}
 	c.host.resets.forget(c)
+	c.host.knobs.dismiss(c)
 	c.look(nil)
 	err := c.abort()
 	c.went(tcpstate.Closed, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "abort"})

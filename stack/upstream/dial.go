@@ -36,7 +36,8 @@ func (h *Host) connect(ctx context.Context, id tcpstate.Conn, dst netip.AddrPort
 	if err != nil {
 		return nil, socketError(err)
 	}
-	if err := h.knobs.prepare(fd); err != nil {
+	prepared, err := h.knobs.prepare(fd)
+	if err != nil {
 		unix.Close(fd)
 		return nil, shortage(err)
 	}
@@ -48,6 +49,7 @@ func (h *Host) connect(ctx context.Context, id tcpstate.Conn, dst netip.AddrPort
 	// From here on the descriptor is the poller's, and closing is the file's.
 	c := newConn(h, os.NewFile(uintptr(fd), "tcp"))
 	c.remote = dst
+	h.knobs.enrol(c, prepared)
 	c.dialled(id, fd)
 	if connectedThenReset(err) {
 		c.out.note(err)
@@ -57,12 +59,14 @@ func (h *Host) connect(ctx context.Context, id tcpstate.Conn, dst netip.AddrPort
 		return c, nil
 	}
 	if err := c.awaitConnect(ctx); err != nil {
+		h.knobs.dismiss(c)
 		c.notConnected(ctx, err)
 		c.file.Close()
 		return nil, h.connectError(err, family, addr)
 	}
 	c.stands()
 	if err := h.confirm(c, dst); err != nil {
+		h.knobs.dismiss(c)
 		_ = c.abort()
 		c.went(tcpstate.Closed, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "abort"})
 		return nil, err

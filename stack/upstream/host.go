@@ -65,7 +65,7 @@ type Host struct {
 	open    atomic.Int64 // dials included
 	flows   atomic.Int64 // datagram sockets
 	stats   counters
-	knobs   options
+	knobs   knobs
 	resets  watcher
 	after   afterlife
 }

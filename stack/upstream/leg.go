@@ -64,6 +64,14 @@ func (c *Conn) State() tcpstate.State {
 	return c.leg.state
 }
 
+// inTimeWait reports whether the connection was in TIME-WAIT when it was last
+// looked at.
+func (c *Conn) inTimeWait() bool {
+	c.leg.mu.Lock()
+	defer c.leg.mu.Unlock()
+	return c.leg.state == tcpstate.TimeWait
+}
+
 // dialled follows a socket that has sent its SYN.
 func (c *Conn) dialled(id tcpstate.Conn, fd int) {
 	if c.host.Sink == nil {

@@ -51,6 +51,7 @@ func (h *Host) Bind(addr netip.AddrPort) (*Listener, error) {
 	}
 	l := &Listener{host: h, file: os.NewFile(uintptr(fd), "listener"), addr: at}
 	l.raw, _ = l.file.SyscallConn() // fails only for a nil file
+	h.knobs.enrolListener(l)
 	return l, nil
 }
 
@@ -125,7 +126,7 @@ func (l *Listener) Open() error {
 	}
 	err := l.control("listen on", func(fd int) error {
 		// What is accepted has the options of the listener.
-		if err := l.host.knobs.prepare(fd); err != nil {
+		if err := l.host.knobs.prepareListener(fd); err != nil {
 			return err
 		}
 		if err := reuseAddr(fd, true); err != nil {
@@ -217,6 +218,7 @@ func (l *Listener) accept() (*Conn, error) {
 	c := newConn(l.host, os.NewFile(uintptr(fd), "tcp"))
 	c.local, c.remote = addrPort(name), addrPort(from)
 	l.host.open.Add(1)
+	l.host.knobs.enrol(c, nil) // it may have waited since before a change
 	return c, nil
 }
 
@@ -235,6 +237,7 @@ func (l *Listener) Close() error {
 	if !l.closed.CompareAndSwap(false, true) {
 		return nil
 	}
+	l.host.knobs.dismissListener(l)
 	return l.file.Close()
 }
 
