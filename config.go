@@ -16,7 +16,6 @@ import (
 	"tcpbox/stack/dns"
 	"tcpbox/stack/peer"
 	"tcpbox/stack/statelog"
-	"tcpbox/stack/upstream"
 )
 
 // Defaults of Config.
@@ -112,13 +111,15 @@ type Config struct {
 	// either direction. Zero means stack.DefaultUDPTimeout, which is 30 s.
 	UDPTimeout time.Duration
 
-	// MaxFlows is how many flows of UDP and ping there may be at once; one more
-	// ends the one that was used least recently. Zero means
-	// stack.DefaultMaxFlows, which is 4096.
-	MaxFlows int
-
 	// Knobs are TCP settings per leg.
 	Knobs []knob.Setting
+
+	// Sysctls are written into the sandbox's network namespace as they are,
+	// after what Knobs come to, and before the guest starts.
+	Sysctls []knob.Sysctl
+
+	// Limits bound what the guest can make grow.
+	Limits Limits
 
 	// OnRecords takes the state log, in order, in one goroutine of its own: each
 	// TCP state transition, and a marker wherever some were lost because the
@@ -232,8 +233,8 @@ func (c *Config) fill() (errs []error) {
 	if err := peer.Check(c.Peers); err != nil {
 		errs = append(errs, err)
 	}
-	if c.UDPTimeout < 0 || c.MaxFlows < 0 {
-		bad("the timeout and the number of UDP flows are not negative")
+	if c.UDPTimeout < 0 {
+		bad("the timeout of UDP flows is not negative")
 	}
 	for _, p := range c.Publish {
 		if err := p.check(c.NoIPv6); err != nil {
@@ -262,7 +263,7 @@ func (c *Config) fill() (errs []error) {
 	if len(errs) == 0 {
 		errs = append(errs, c.checkAddresses()...)
 	}
-	if _, err := knob.Resolve(c.Knobs, (&Sandbox{host: &upstream.Host{}}).carriers()); err != nil {
+	if err := c.settings().check(); err != nil {
 		errs = append(errs, err)
 	}
 	return errs

@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/netip"
 	"os"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -92,6 +91,7 @@ type KnobInfo struct {
 // Inspect returns everything that is in force.
 func (s *Sandbox) Inspect() Info {
 	in := s.info
+	in.Policy, in.Knobs = s.policyInWords(), s.knobInfo()
 	in.Stats = s.gateway.Stats()
 	in.InitPID, in.GuestPID = s.inside.Pids()
 	if s.lingers() {
@@ -109,15 +109,23 @@ func (s *Sandbox) describe(cfg *Config, addrs addressPlan) {
 		Args: append([]string{}, cfg.Args...), Started: time.Now(), PID: os.Getpid(),
 		Interface: s.inside.Device().Name(), MTU: s.inside.Device().MTU(),
 		Addresses: addrs.guests, Gateways: addrs.gateways,
-		Peers: []PeerInfo{}, Knobs: []KnobInfo{}, Policy: strings.Split(cfg.Policy.String(), "\n"), Resolvers: append([]netip.AddrPort{}, s.resolvers...),
+		Peers: []PeerInfo{}, Resolvers: append([]netip.AddrPort{}, s.resolvers...),
 	}
 	for i, p := range cfg.Peers {
 		in.Peers = append(in.Peers, PeerInfo{Name: p.Name, Kind: p.Kind.String(), Port: p.Port, Addresses: addrs.peers[i]})
 	}
-	for _, o := range s.knobs.Outcomes {
-		in.Knobs = append(in.Knobs, KnobInfo{Leg: o.Leg.String(), Key: o.Key, Applied: o.Applied, Text: o.Text})
-	}
 	s.info = in
+}
+
+// knobInfo is what each leg made of the settings in force.
+func (s *Sandbox) knobInfo() []KnobInfo {
+	s.force.mu.Lock()
+	defer s.force.mu.Unlock()
+	all := []KnobInfo{}
+	for _, o := range s.force.knobs.Outcomes {
+		all = append(all, KnobInfo{Leg: o.Leg.String(), Key: o.Key, Applied: o.Applied, Text: o.Text})
+	}
+	return all
 }
 
 // Stop ends the guest, and with Config.Linger all that it has left: TERM, and

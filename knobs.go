@@ -1,6 +1,7 @@
 package tcpbox
 
 import (
+	"errors"
 	"fmt"
 
 	"tcpbox/netns"
@@ -16,7 +17,8 @@ func (s *Sandbox) resolveKnobs(cfg *Config) error {
 	if err != nil {
 		return err
 	}
-	s.knobs = plan
+	s.force.knobs = plan
+	s.force.settings = cfg.settings()
 	return nil
 }
 
@@ -40,10 +42,16 @@ func guestDefaults() []netns.Sysctl {
 
 // tune sets the knobs, before the guest starts.
 func (s *Sandbox) tune(cfg *Config) error {
-	if err := s.knobs.Apply(); err != nil {
+	if err := s.force.knobs.Apply(); err != nil {
 		return err
 	}
-	for _, o := range s.knobs.Outcomes {
+	s.force.settings.Sysctls = nil
+	undo, err := s.writeSysctls(cfg.Sysctls)
+	if err != nil {
+		return errors.Join(err, undo())
+	}
+	s.force.settings.Sysctls = cfg.Sysctls
+	for _, o := range s.force.knobs.Outcomes {
 		cfg.OnOutcome(o)
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 type recorder struct {
 	*statelog.Queue
 	present
+	rate    *statelog.Rate
 	running sync.WaitGroup
 }
 
@@ -34,15 +35,25 @@ func (c *Config) readers() func([]statelog.Item) {
 
 // newRecorder starts a recorder for the sandbox called name. Close ends it.
 func newRecorder(name string, read func([]statelog.Item)) *recorder {
-	r := &recorder{Queue: statelog.NewQueue(0), present: newPresent(name)}
+	r := &recorder{Queue: statelog.NewQueue(0), present: newPresent(name), rate: &statelog.Rate{}}
+	flush := func() {}
 	if read == nil {
 		read = r.take
 	} else {
-		read = statelog.Fan(r.take, read)
+		var limited func([]statelog.Item)
+		limited, flush = r.rate.Limit(read)
+		read = statelog.Fan(r.take, limited)
 	}
-	r.running.Go(func() { _ = r.Run(context.Background(), read) }) // ends with Close
+	r.running.Go(func() {
+		_ = r.Run(context.Background(), read) // ends with Close
+		flush()
+	})
 	return r
 }
+
+// limit sets how many records a second readers are given; 0 is all. What is known
+// of the present is always whole.
+func (r *recorder) limit(perSecond int) { r.rate.Set(perSecond) }
 
 // Close hands over what is left and returns when it has been read.
 func (r *recorder) Close() {

@@ -15,7 +15,6 @@ import (
 	"tcpbox/netns/sockdiag"
 	"tcpbox/netns/sockwatch"
 	"tcpbox/policy"
-	"tcpbox/policy/knob"
 	"tcpbox/stack"
 	"tcpbox/stack/dns"
 	"tcpbox/stack/relay"
@@ -43,7 +42,7 @@ type Sandbox struct {
 	trace   *segmentTrace    // nil without Config.TraceSegments
 	finder  *sockdiag.Finder // of the host's sockets
 	names   names
-	knobs   *knob.Plan
+	force   force
 	hosts   *hostTable
 
 	sockets   *guestSockets      // nil without
@@ -117,6 +116,9 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, open opener) error {
 	s.trace = newSegmentTrace(cfg)
 	s.log = newRecorder(cfg.Name, s.trace.reads(cfg.readers()))
+	s.force.policy.Store(&cfg.Policy)
+	s.force.before = map[string]string{}
+	s.log.limit(cfg.Limits.LogRate)
 	if !cfg.NoGuestLeg && !cfg.NoTrace {
 		s.opening = sockwatch.Open() // which takes as long as all that follows
 		defer s.opening.Close()
@@ -126,7 +128,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 	if s.owned, err = upstream.NewAddresses(nil); err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
 	}
-	s.host = newHost(s.owned, cfg.Policy)
+	s.host = newHost(s.owned, &s.force)
 	s.watchHost()
 	s.published = newPublisher(s.host, addrs, needsDefault6(cfg))
 	if _, err := s.published.bind(cfg.Publish); err != nil {
@@ -140,10 +142,12 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 	if err != nil {
 		return err
 	}
-	decide := func(_ context.Context, r policy.Request) policy.Verdict { return cfg.Policy.Decide(r, s.owned) }
+	decide := func(_ context.Context, r policy.Request) policy.Verdict {
+		return s.force.policy.Load().Decide(r, s.owned)
+	}
 	s.gateway, err = stack.New(stack.Config{
 		Device: s.watchGuest(cfg, s.trace.tap(s.inside.Device())), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
-		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, MaxFlows: cfg.MaxFlows,
+		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, Limits: cfg.Limits.ofGateway(),
 		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Numbers: s.numbers, Log: cfg.Log,
 		Facts: s.log.PushFacts, NameOf: s.names.find,
 	})
@@ -192,11 +196,11 @@ func (c *Config) open(ctx context.Context, s *Sandbox, addrs addressPlan) (start
 // newHost makes the uplink. When a connection stands, it asks once more
 // whether the host has come to own its far end. Only who meant the host has
 // come as far as the loopback.
-func newHost(owned *upstream.Addresses, p policy.Policy) *upstream.Host {
+func newHost(owned *upstream.Addresses, force *force) *upstream.Host {
 	return &upstream.Host{
 		MaxDials: maxDials,
 		Confirm: func(network string, _, remote netip.AddrPort) error {
-			v := p.Decide(policy.Request{Proto: protoOf(network), Dst: remote, Host: remote.Addr().IsLoopback()}, owned)
+			v := force.policy.Load().Decide(policy.Request{Proto: protoOf(network), Dst: remote, Host: remote.Addr().IsLoopback()}, owned)
 			if !v.Allow {
 				return fmt.Errorf("refused by %s: %w", v.Rule, syscall.ECONNREFUSED)
 			}

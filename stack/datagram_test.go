@@ -761,7 +761,7 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 // TestManyFlows opens and ends many flows at once, for the race detector.
 func TestManyFlows(t *testing.T) {
 	u := newPacketUplink()
-	g, rec := withPackets(t, u, func(c *Config) { c.MaxFlows = 16 })
+	g, rec := withPackets(t, u, func(c *Config) { c.Limits.Flows = 16 })
 	for i := range uint16(400) {
 		send(t, rec, udp(netip.AddrPortFrom(guestAddr, 1000+i), server, "x"))
 		if i%50 == 49 { // the pair's queue is short

@@ -24,6 +24,11 @@ func (g *Gateway) serve(req *netstack.Request) {
 	g.flows.Add(1)
 	defer g.flows.Done()
 	defer g.contain(g.fail)
+	if !g.enter() {
+		req.Drop()
+		return
+	}
+	defer g.leave()
 	if g.serveHost(req) {
 		return
 	}

@@ -38,11 +38,11 @@ func (f *packetFlow) ended() bool { return f.over.Load() }
 
 // A flowTable holds the flows of one sandbox, in the order of their last use.
 type flowTable struct {
-	max  int
 	idle time.Duration
 	now  func() time.Time
 
 	mu       sync.Mutex
+	max      int
 	flows    map[flowKey]*packetFlow
 	order    *list.List // of *packetFlow, the last used first
 	allBytes int        // of all queues
@@ -121,7 +121,7 @@ func (t *flowTable) add(f *packetFlow, p outgoing, running *sync.WaitGroup) bool
 	t.waiting++
 	_ = t.queueLocked(f, p) // beyond all limits it is lost
 	t.mu.Unlock()
-	out.close()
+	closeFlows(out)
 	return true
 }
 
@@ -139,16 +139,31 @@ func (t *flowTable) enter(f *packetFlow) bool {
 	out := t.enterLocked(f)
 	t.mu.Unlock()
 	before.close()
-	out.close()
+	closeFlows(out)
 	return true
 }
 
-// enterLocked enters a flow and returns the one that gave way, if one did.
-func (t *flowTable) enterLocked(f *packetFlow) (out *packetFlow) {
-	if t.order.Len() >= t.max {
-		out = t.order.Back().Value.(*packetFlow)
-		t.removeLocked(out)
+func closeFlows(flows []*packetFlow) {
+	for _, f := range flows {
+		f.close()
+	}
+}
+
+// setMax changes how many flows there may be.
+func (t *flowTable) setMax(most int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.max = most
+}
+
+// enterLocked enters a flow and returns those that gave way: one, if the
+// limit is reached, or more, if it has been lowered.
+func (t *flowTable) enterLocked(f *packetFlow) (out []*packetFlow) {
+	for t.order.Len() >= t.max {
+		least := t.order.Back().Value.(*packetFlow)
+		t.removeLocked(least)
 		t.evicted.Add(1)
+		out = append(out, least)
 	}
 	t.flows[f.key] = f
 	f.used = t.now()

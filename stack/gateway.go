@@ -60,9 +60,8 @@ type Config struct {
 	// direction. Zero means DefaultUDPTimeout.
 	UDPTimeout time.Duration
 
-	// MaxFlows is how many flows of datagrams there may be at once; one more
-	// ends the one that was used least recently. Zero means DefaultMaxFlows.
-	MaxFlows int
+	// Limits bound what the guest can make grow.
+	Limits Limits
 
 	// Decide answers each connection before anything is dialled. Nil denies
 	// all.
@@ -123,6 +122,7 @@ type Gateway struct {
 	hosts     hosts
 	packets   *flowTable
 	knobs     knobs
+	limits    limits
 	counters  counters
 	forbidden sync.Once // told that the host forbids pings
 
@@ -161,10 +161,8 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.UDPTimeout == 0 {
 		cfg.UDPTimeout = DefaultUDPTimeout
 	}
-	if cfg.MaxFlows == 0 {
-		cfg.MaxFlows = DefaultMaxFlows
-	}
-	g.packets = newFlowTable(cfg.MaxFlows, cfg.UDPTimeout)
+	g.packets = newFlowTable(DefaultMaxFlows, cfg.UDPTimeout)
+	g.SetLimits(cfg.Limits)
 	if g.decide == nil {
 		g.decide = func(context.Context, policy.Request) policy.Verdict { return policy.Verdict{} }
 	}
@@ -288,6 +286,7 @@ type Stats struct {
 	Silent      uint64 `json:"silent"`      // dials that nobody answered in time
 	NoPort      uint64 `json:"no_port"`     // SYNs dropped: the host has no port or descriptor left
 	Busy        uint64 `json:"busy"`        // SYNs dropped: too many dials upstream
+	Limited     uint64 `json:"limited"`     // SYNs dropped: the guest has as many connections as Limits lets it
 	Open        int    `json:"open"`        // connections that are relayed now
 
 	// What came in through published ports. The first is part of Established.
@@ -298,7 +297,7 @@ type Stats struct {
 	// Flows of datagrams: UDP and echo.
 	Flows            int    `json:"flows"`             // now, those included that wait for the policy
 	FlowsOpened      uint64 `json:"flows_opened"`      // that got a socket upstream
-	FlowsEvicted     uint64 `json:"flows_evicted"`     // ended for a newer one, MaxFlows being reached
+	FlowsEvicted     uint64 `json:"flows_evicted"`     // ended for a newer one, their limit being reached
 	FlowsExpired     uint64 `json:"flows_expired"`     // ended by UDPTimeout
 	DatagramsOut     uint64 `json:"datagrams_out"`     // of the guest's that were sent on
 	DatagramsIn      uint64 `json:"datagrams_in"`      // replies that the guest was sent
@@ -313,7 +312,7 @@ func (g *Gateway) Stats() Stats {
 	return Stats{
 		Stats: g.net.Stats(), Established: c.established.Load(), Refused: c.refused.Load(),
 		Unreachable: c.unreachable.Load(), Silent: c.silent.Load(), NoPort: c.noPort.Load(),
-		Busy: c.busy.Load(), Open: int(c.open.Load()),
+		Busy: c.busy.Load(), Limited: g.limits.limited.Load(), Open: int(c.open.Load()),
 		Inbound: c.inbound.Load(), InboundFailed: c.inboundFailed.Load(), InboundDatagrams: c.inboundDatagrams.Load(),
 		Flows: flows, FlowsOpened: c.flows.Load(), FlowsEvicted: g.packets.evicted.Load(), FlowsExpired: g.packets.expired.Load(),
 		DatagramsOut: c.datagramsOut.Load(), DatagramsIn: c.datagramsIn.Load(), DatagramsDropped: c.datagramsDropped.Load() + c.inletDropped.Load(),

@@ -192,7 +192,7 @@ func TestDeliverSharesAPort(t *testing.T) {
 // TestInlet: each client of a UDP port is a flow, and answers find it.
 func TestInlet(t *testing.T) {
 	port := netip.AddrPortFrom(guestAddr, 53)
-	g, rec := withPackets(t, newPacketUplink(), func(c *Config) { c.MaxFlows = 3 })
+	g, rec := withPackets(t, newPacketUplink(), func(c *Config) { c.Limits.Flows = 3 })
 	type reply struct {
 		to   Client
 		data string

@@ -376,7 +376,10 @@ func (p *reader) conflicts(d *Document) {
 }
 
 // A Conflict is a parameter that a knob sets and a sysctl too.
-type Conflict struct{ Source, Message, Hint string }
+type Conflict struct {
+	Sysctl                knob.Sysctl
+	Source, Message, Hint string
+}
 
 // Conflicts are the parameters of the guest that d sets to two values.
 func Conflicts(d Document) []Conflict {
@@ -393,6 +396,7 @@ func Conflicts(d Document) []Conflict {
 			for _, other := range d.Sysctls {
 				if other.Name == sc.Name {
 					out = append(out, Conflict{
+						Sysctl:  other.Sysctl,
 						Source:  other.Source,
 						Message: fmt.Sprintf("sysctl %s and %s set the same parameter", other.Name, s),
 						Hint:    "leave one of them out",

@@ -25,6 +25,7 @@ type legPlan struct {
 	leg      tcpstate.Leg
 	carrier  Carrier
 	settings []Setting
+	undo     []Setting // what to go back to if a later leg fails
 }
 
 // assignment is the setting that holds for one key on one leg.
@@ -73,14 +74,26 @@ func Resolve(settings []Setting, carriers map[tcpstate.Leg]Carrier) (*Plan, erro
 
 // Apply hands the settings to their carriers, guest first. Each carrier sets
 // all of its own or none; if one fails, those before it keep theirs, so the
-// sandbox must not be started.
+// sandbox must not be started. A plan of Since takes them back.
 func (p *Plan) Apply() error {
-	for _, lp := range p.legs {
+	for i, lp := range p.legs {
 		if err := lp.carrier.Apply(lp.settings); err != nil {
-			return fmt.Errorf("knob: set the %v leg: %w", lp.leg, err)
+			return errors.Join(fmt.Errorf("knob: set the %v leg: %w", lp.leg, err), undo(p.legs[:i]))
 		}
 	}
 	return nil
+}
+
+// undo takes back what legs were given.
+func undo(legs []legPlan) (err error) {
+	for _, lp := range legs {
+		if len(lp.undo) > 0 {
+			if e := lp.carrier.Apply(lp.undo); e != nil {
+				err = errors.Join(err, fmt.Errorf("knob: set the %v leg back: %w", lp.leg, e))
+			}
+		}
+	}
+	return err
 }
 
 // assign finds for each key and leg the setting that holds.

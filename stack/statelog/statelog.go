@@ -111,6 +111,14 @@ type Item struct {
 	Transition tcpstate.Transition
 }
 
+// time is when what the item holds happened.
+func (it *Item) time() time.Time {
+	if it.Facts != nil {
+		return it.Facts.Time
+	}
+	return it.Transition.Time
+}
+
 // Record returns the record of the item in sandbox. A marker without a time
 // gets the present one.
 func (it *Item) Record(sandbox string) Record {

@@ -1,0 +1,203 @@
+package tcpbox
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"tcpbox/netns"
+	"tcpbox/policy"
+	"tcpbox/policy/document"
+	"tcpbox/policy/knob"
+	"tcpbox/stack"
+	"tcpbox/stack/upstream"
+)
+
+// Limits bound what a guest can make grow. Zero means the default: 65,536
+// connections, 4,096 flows of UDP and ping, no limit of the log.
+type Limits document.Limits
+
+func (l Limits) ofGateway() stack.Limits {
+	return stack.Limits{Connections: l.Connections, Flows: l.UDPFlows}
+}
+
+// Settings are what of a Config can change while its sandbox runs.
+type Settings struct {
+	Policy  policy.Policy
+	Knobs   []knob.Setting
+	Sysctls []knob.Sysctl
+	Limits  Limits
+}
+
+func (c *Config) settings() Settings {
+	return Settings{Policy: c.Policy, Knobs: c.Knobs, Sysctls: c.Sysctls, Limits: c.Limits}
+}
+
+// check reports everything that is wrong, as far as it shows without a sandbox.
+func (s Settings) check() error {
+	_, err := s.Plan()
+	errs := []error{err}
+	for _, sysctl := range s.Sysctls {
+		errs = append(errs, knob.CheckSysctl(sysctl))
+	}
+	for name, n := range map[string]int{"connections": s.Limits.Connections, "UDP flows": s.Limits.UDPFlows, "records of the log": s.Limits.LogRate} {
+		if n < 0 {
+			errs = append(errs, fmt.Errorf("the limit of %s is not negative", name))
+		}
+	}
+	for _, c := range s.conflicts() {
+		errs = append(errs, &knob.Error{Input: c.Sysctl.Name, Source: c.Source, Message: c.Message, Hint: c.Hint})
+	}
+	return errors.Join(errs...)
+}
+
+func (s Settings) conflicts() []document.Conflict {
+	d := document.Document{TCP: s.Knobs}
+	for _, sysctl := range s.Sysctls {
+		d.Sysctls = append(d.Sysctls, document.Sysctl{Sysctl: sysctl})
+	}
+	return document.Conflicts(d)
+}
+
+// Plan says what each leg of a sandbox would make of the knobs.
+func (s Settings) Plan() ([]knob.Outcome, error) {
+	plan, err := knob.Resolve(s.Knobs, (&Sandbox{host: &upstream.Host{}}).carriers())
+	if err != nil {
+		return nil, err
+	}
+	return plan.Outcomes, nil
+}
+
+// force is what is in force in a sandbox.
+type force struct {
+	policy atomic.Pointer[policy.Policy] // asked for each connection
+
+	mu       sync.Mutex // one change at a time
+	settings Settings
+	knobs    *knob.Plan
+	before   map[string]string // sysctls as they were before Sysctls wrote them
+}
+
+// Settings returns what is in force.
+func (s *Sandbox) Settings() Settings {
+	s.force.mu.Lock()
+	defer s.force.mu.Unlock()
+	return s.force.settings
+}
+
+// SetPolicy puts new settings in the place of all that is in force, at once and
+// all or nothing: if it fails, what was in force stays. What next does not set
+// goes back to its default. It returns what each leg made of each knob that has
+// changed, and of each that it cannot carry.
+//
+// Connections that stand are not asked again whether they may; which of them
+// follow a knob its Change says.
+func (s *Sandbox) SetPolicy(next Settings) ([]knob.Change, error) {
+	s.force.mu.Lock()
+	defer s.force.mu.Unlock()
+	return s.setLocked(next)
+}
+
+// Set is SetPolicy for some knobs; the others stay as they are. A setting
+// without a leg takes the place of those of its key on every leg.
+func (s *Sandbox) Set(settings ...knob.Setting) ([]knob.Change, error) {
+	s.force.mu.Lock()
+	defer s.force.mu.Unlock()
+	next := s.force.settings
+	next.Knobs = document.Document{TCP: settings}.Over(document.Document{TCP: next.Knobs}).TCP
+	return s.setLocked(next)
+}
+
+func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {
+	if err := asConfigError(nonNil(next.check())); err != nil {
+		return nil, err
+	}
+	if s.life.Err() != nil {
+		return nil, fmt.Errorf("tcpbox: set: %w", ErrEnded)
+	}
+	plan, err := knob.Resolve(next.Knobs, s.carriers())
+	if err != nil {
+		return nil, asConfigError([]error{err})
+	}
+	diff, changes := plan.Since(s.force.knobs)
+	undo, err := s.writeSysctls(next.Sysctls)
+	if err == nil {
+		err = diff.Apply()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tcpbox: nothing was changed: %w", errors.Join(err, undo()))
+	}
+	s.gateway.SetLimits(next.Limits.ofGateway())
+	s.log.limit(next.Limits.LogRate)
+	s.force.policy.Store(&next.Policy)
+	s.force.settings, s.force.knobs = next, plan
+	return changes, nil
+}
+
+func nonNil(err error) []error {
+	if err == nil {
+		return nil
+	}
+	return []error{err}
+}
+
+// writeSysctls writes those that are not in force yet, and puts back those that
+// no longer are to be. undo takes that back; force.mu is held.
+func (s *Sandbox) writeSysctls(next []knob.Sysctl) (undo func() error, err error) {
+	ns := s.inside.NS()
+	var done []netns.Sysctl
+	undo = func() (err error) {
+		for i := len(done) - 1; i >= 0; i-- {
+			err = errors.Join(err, ns.SetSysctl(done[i].Name, done[i].Value))
+		}
+		return err
+	}
+	write := func(name, value string) error {
+		old, err := ns.Sysctl(name)
+		if err != nil {
+			return fmt.Errorf("%s: this kernel has no such parameter in a network namespace: %w", name, err)
+		}
+		if err := ns.SetSysctl(name, value); err != nil {
+			return err
+		}
+		done = append(done, netns.Sysctl{Name: name, Value: old})
+		if _, known := s.force.before[name]; !known {
+			s.force.before[name] = old
+		}
+		return nil
+	}
+	for _, old := range s.force.settings.Sysctls {
+		if kept := find(next, old.Name); kept != nil || s.force.before[old.Name] == "" {
+			continue
+		}
+		if err := write(old.Name, s.force.before[old.Name]); err != nil {
+			return undo, err
+		}
+	}
+	for _, sysctl := range next {
+		if old := find(s.force.settings.Sysctls, sysctl.Name); old != nil && old.Value == sysctl.Value {
+			continue
+		}
+		if err := write(sysctl.Name, sysctl.Value); err != nil {
+			return undo, err
+		}
+	}
+	return undo, nil
+}
+
+func find(sysctls []knob.Sysctl, name string) *knob.Sysctl {
+	for i := range sysctls {
+		if sysctls[i].Name == name {
+			return &sysctls[i]
+		}
+	}
+	return nil
+}
+
+// policyInWords are the rules, in their order, and what decides when none
+// matches.
+func (s *Sandbox) policyInWords() []string {
+	return strings.Split(s.force.policy.Load().String(), "\n")
+}

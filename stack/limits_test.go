@@ -1,0 +1,97 @@
+package stack
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"net/netip"
+	"tcpbox/stack/internal/netstack"
+	"tcpbox/tun/packet"
+)
+
+// lockedBuffer is a buffer that a log writes to from many goroutines.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// TestConnectionsLimit: the guest has as many connections as the limit lets it;
+// a SYN beyond is dropped, counted and told of, and a connection that ends makes
+// room. A limit can be changed meanwhile.
+func TestConnectionsLimit(t *testing.T) {
+	u, far := pipes(0)
+	log := &lockedBuffer{}
+	g, guest := withGuest(t, u, func(c *Config) {
+		c.Limits.Connections = 3
+		c.Log = slog.New(slog.NewTextHandler(log, nil))
+	})
+	var conns []*netstack.Conn
+	for range 3 {
+		conns = append(conns, mustDial(t, guest, server))
+		<-far
+	}
+	fourth := make(chan error, 1)
+	go func() {
+		c, err := guest.Dial(testContext(t), 0, netip.AddrPortFrom(guestAddr, 0), server)
+		if err == nil {
+			err = c.Reset()
+		}
+		fourth <- err
+	}()
+	eventually(t, "a SYN beyond the limit was dropped", func() bool { return g.Stats().Limited > 0 })
+	eventually(t, "three connections were open", func() bool { return g.Stats().Open == 3 })
+	if n := u.dials(); n != 3 {
+		t.Errorf("%d connections were dialled, want 3", n)
+	}
+	if !strings.Contains(log.String(), "as many connections as its limit") {
+		t.Errorf("nobody was told: %s", log)
+	}
+	conns[0].Reset()
+	if err := <-fourth; err != nil { // its SYN is sent again
+		t.Errorf("the fourth, with room: %v", err)
+	}
+
+	eventually(t, "the fourth had ended", func() bool { return g.Stats().Open == 2 })
+	g.SetLimits(Limits{Connections: 5})
+	for range 3 {
+		mustDial(t, guest, server)
+	}
+	eventually(t, "five connections were open under a limit of five", func() bool { return g.Stats().Open == 5 })
+}
+
+// TestFlowsLimitLive: fewer flows are let be from the next one on.
+func TestFlowsLimitLive(t *testing.T) {
+	u := newPacketUplink()
+	g, rec := withPackets(t, u, func(c *Config) { c.Limits.Flows = 8 })
+	send := func(port uint16) { // a flow of its own
+		t.Helper()
+		if err := rec.Send(packet.Build{Proto: packet.UDP, Src: netip.AddrPortFrom(guestAddr, port), Dst: server, Payload: []byte("x")}.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range uint16(8) {
+		send(1000 + i)
+	}
+	eventually(t, "eight flows were open", func() bool { return g.Stats().Flows == 8 })
+	g.SetLimits(Limits{Flows: 2})
+	send(2000)
+	eventually(t, "two flows were left", func() bool { return g.Stats().Flows == 2 })
+	if n := g.Stats().FlowsEvicted; n != 7 {
+		t.Errorf("%d flows gave way, want 7", n)
+	}
+}
