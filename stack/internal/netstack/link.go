@@ -32,6 +32,7 @@ type link struct {
 	attach  sync.Mutex // guards dispatcher
 	deliver gvstack.NetworkDispatcher
 	pieces  sync.Pool // of *[][]byte
+	early   early
 }
 
 var _ interface {
@@ -115,40 +116,55 @@ func (l *link) SupportedGSO() gvstack.SupportedGSO { return gvstack.HostGSOSuppo
 func (l *link) WritePackets(pkts gvstack.PacketBufferList) (int, tcpip.Error) {
 	written := 0
 	for _, pkt := range pkts.AsSlice() {
-		if l.egress(pkt) {
+		switch id, verdict := l.egress(pkt); verdict {
+		case send:
 			l.writePacket(pkt)
+		case sendSYNACK:
+			l.early.write(id, func() { l.writePacket(pkt) }, l.inject)
 		}
 		written++
 	}
 	return written, nil
 }
 
-// egress looks at a packet that leaves and reports whether it may. One test of
-// the flags is all that most packets cost.
-func (l *link) egress(pkt *gvstack.PacketBuffer) bool {
+// What egress says of a packet.
+type egressVerdict uint8
+
+const (
+	withhold egressVerdict = iota
+	send
+	sendSYNACK
+)
+
+// egress looks at a packet that leaves and says what to do with it. One test of
+// the flags is all that most packets cost; id is only that of a SYN-ACK.
+func (l *link) egress(pkt *gvstack.PacketBuffer) (id gvstack.TransportEndpointID, verdict egressVerdict) {
 	if pkt.TransportProtocolNumber != header.TCPProtocolNumber {
-		return true
+		return id, send
 	}
 	tcpHdr := header.TCP(pkt.TransportHeader().Slice())
 	if len(tcpHdr) < header.TCPMinimumSize {
-		return true
+		return id, send
 	}
 	flags := tcpHdr.Flags()
 	if flags&(header.TCPFlagSyn|header.TCPFlagRst) == 0 {
-		return true
+		return id, send
 	}
 	netHdr := pkt.Network()
-	id := gvstack.TransportEndpointID{
+	id = gvstack.TransportEndpointID{
 		LocalAddress: netHdr.SourceAddress(), LocalPort: tcpHdr.SourcePort(),
 		RemoteAddress: netHdr.DestinationAddress(), RemotePort: tcpHdr.DestinationPort(),
 	}
 	if flags&header.TCPFlagSyn != 0 {
 		l.stack.tracker.egressSYN(id, pkt.NetworkProtocolNumber, tcpHdr)
-		return true
+		if flags&header.TCPFlagAck != 0 {
+			return id, sendSYNACK
+		}
+		return id, send
 	}
 	r := l.stack.tracker.find(id)
 	if r == nil {
-		return true
+		return id, send
 	}
 	// An endpoint resets with RST and ACK. The others, which nobody asked for,
 	// are answers to segments that found no endpoint: of a connection that
@@ -156,7 +172,10 @@ func (l *link) egress(pkt *gvstack.PacketBuffer) bool {
 	if st := r.state(); flags.Contains(header.TCPFlagAck) && (tcpHdr.SequenceNumber() != 0 || st == tcpstate.SynReceived) {
 		r.rstOut.Store(uint32(st))
 	}
-	return !r.mute.Load()
+	if r.mute.Load() {
+		return id, withhold
+	}
+	return id, send
 }
 
 // writePacket hands one packet to the device. What the device cannot take is
@@ -227,7 +246,9 @@ func (l *link) run() error {
 			payload.CapLength(n)
 			v = nil
 		}
-		l.inject(payload)
+		if !l.early.keep(payload) {
+			l.inject(payload)
+		}
 	}
 }
 
