@@ -3,6 +3,7 @@ package sockwatch
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -85,10 +86,10 @@ func (w *Watcher) again(e *endpoint, s *sockdiag.Socket, began, ended time.Time)
 // rest keeps the endpoint among those to be looked for, or not. The lock is held.
 func (w *Watcher) rest(e *endpoint) {
 	if e.due.IsZero() {
-		delete(w.restless, e)
+		w.restless.remove(e)
 		return
 	}
-	w.restless[e] = struct{}{}
+	w.restless.put(e)
 	w.rouse(w.budget.allowed(e.due, false))
 }
 
@@ -141,8 +142,8 @@ func (w *Watcher) next() time.Time {
 	if w.trace == nil {
 		sooner(w.budget.allowed(w.listed.Add(discover), false))
 	}
-	for e := range w.restless {
-		sooner(w.budget.allowed(e.due, false))
+	if len(w.restless) > 0 {
+		sooner(w.budget.allowed(w.restless[0].due, false))
 	}
 	for e := range w.ownerless {
 		sooner(w.budget.allowed(e.ask, true))
@@ -159,11 +160,7 @@ func (w *Watcher) look() {
 	var find []*endpoint
 	urgent := len(w.ownerless) > 0
 	if w.budget.allowed(now, false).Equal(now) {
-		for e := range w.restless {
-			if !e.due.After(now.Add(w.pace() / 10)) { // those that are due together are looked for together
-				find = append(find, e)
-			}
-		}
+		find = w.restless.due(now.Add(w.pace() / 10)) // those that are due together are looked for together
 	}
 	list := w.listed.IsZero() || w.trace == nil && !now.Before(w.listed.Add(discover)) || len(find) > findMost
 	for e := range w.ownerless {
@@ -237,10 +234,9 @@ func (w *Watcher) list(began time.Time) {
 
 // putOff looks later for what is due. The lock is held.
 func (w *Watcher) putOff(now time.Time) {
-	for e := range w.restless {
-		if e.due.Before(now) {
-			e.due = now.Add(time.Second)
-		}
+	for _, e := range w.restless.due(now) {
+		e.due = now.Add(time.Second)
+		w.restless.put(e)
 	}
 	for e := range w.ownerless {
 		w.giveUpOwner(e)
@@ -276,7 +272,7 @@ func (w *Watcher) join(sockets []sockdiag.Socket, began, ended time.Time, whole 
 	if !whole {
 		return
 	}
-	for e := range w.restless {
+	for _, e := range slices.Clone(w.restless) { // which lacks changes
 		if _, there := seen[e]; !there && e.changed.Before(began) {
 			w.lacks(e, ended)
 		}

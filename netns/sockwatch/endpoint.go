@@ -31,6 +31,7 @@ type endpoint struct {
 	// Dumps.
 	changed  time.Time // when the state was last learnt, by whatever way
 	due      time.Time // when it is to be looked for; zero: it need not be
+	place    int       // in Watcher.restless, from 1; 0: it is not there
 	expires  time.Time // when a bare state ends by its timer at the earliest
 	inode    uint32
 	absent   time.Time // when a dump first lacked it; zero: the last one had it
@@ -112,7 +113,7 @@ func (w *Watcher) forget(e *endpoint) {
 		delete(w.sockets, e.sock)
 	}
 	delete(w.listening, e)
-	delete(w.restless, e)
+	w.restless.remove(e)
 	delete(w.ownerless, e)
 	if w.looking {
 		w.gone[e.key] = struct{}{}

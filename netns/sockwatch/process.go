@@ -26,6 +26,10 @@ const ownerTries = 4
 // ownerPause is the unit of the pauses between them.
 const ownerPause = 5 * time.Millisecond
 
+// traceTells is how long the trace is waited for, which tells the owner of a
+// socket that connects as soon as it is connected, or is not.
+const traceTells = 50 * time.Millisecond
+
 // wantOwner puts the endpoint among those whose owner is looked for. The lock is
 // held.
 func (w *Watcher) wantOwner(e *endpoint) {
@@ -34,6 +38,9 @@ func (w *Watcher) wantOwner(e *endpoint) {
 	}
 	e.tries = 0
 	e.ask = w.cfg.now()
+	if w.trace != nil && w.trace.ownNumbers && e.active && e.sock == 0 {
+		e.ask = e.ask.Add(traceTells)
+	}
 	w.ownerless[e] = struct{}{}
 	w.rouse(w.budget.allowed(e.ask, true))
 }

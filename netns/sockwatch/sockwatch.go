@@ -91,7 +91,7 @@ type Watcher struct {
 	listening  map[*endpoint]struct{}
 	waiting    int // how many are in TIME-WAIT, or in FIN-WAIT-2 without a socket
 	maxWait    int // how many the kernel lets be; 0: not known
-	restless   map[*endpoint]struct{}
+	restless   restless
 	ownerless  map[*endpoint]struct{}
 	budget     budget
 	listed     time.Time // when everything was listed last
@@ -136,7 +136,7 @@ func New(cfg Config) *Watcher {
 	w := &Watcher{
 		cfg: cfg, wake: make(chan struct{}, 1),
 		open: make(map[key]*endpoint), sockets: make(map[uint64]*endpoint), asking: make(map[uint64]*asking),
-		restless: make(map[*endpoint]struct{}), ownerless: make(map[*endpoint]struct{}), listening: make(map[*endpoint]struct{}),
+		ownerless: make(map[*endpoint]struct{}), listening: make(map[*endpoint]struct{}),
 	}
 	w.maxWait = sysctl(cfg.NS, "net.ipv4.tcp_max_tw_buckets")
 	ctx, cancel := context.WithCancel(context.Background())
