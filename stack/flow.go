@@ -21,6 +21,7 @@ var ErrBusy = errors.New("too many dials in progress")
 // serve is one connection from its SYN to its end. The SYN has been admitted;
 // nothing has been answered.
 func (g *Gateway) serve(req *netstack.Request) {
+	relay.Deepen()
 	g.flows.Add(1)
 	defer g.flows.Done()
 	defer g.contain(g.fail)

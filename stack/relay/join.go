@@ -93,6 +93,7 @@ func copyOutbound(j *join) { j.outbound.run() }
 // upstream's FIN, with an error, or when the join is over.
 func copyInbound(j *join, done chan<- struct{}) {
 	defer close(done)
+	Deepen()
 	j.inbound.run()
 }
 
