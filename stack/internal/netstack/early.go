@@ -25,32 +25,41 @@ type early struct {
 	held map[gvstack.TransportEndpointID][]*buffer.View // by the endpoint that is written for
 }
 
-// write runs f, which writes the SYN-ACK of an endpoint, and then hands over with
-// inject what was kept meanwhile, in its order. It is called with the endpoint
-// locked.
-func (e *early) write(id gvstack.TransportEndpointID, f func(), inject func(*buffer.View)) {
+// begin is called before the SYN-ACK of an endpoint is written. It reports false
+// if one for that is being written already, of an endpoint that is being replaced:
+// then there is nothing to end.
+func (e *early) begin(id gvstack.TransportEndpointID) bool {
 	e.mu.Lock()
-	if _, already := e.held[id]; already { // of an endpoint that is being replaced
-		e.mu.Unlock()
-		f()
-		return
+	defer e.mu.Unlock()
+	if _, already := e.held[id]; already {
+		return false
 	}
 	if e.held == nil {
 		e.held = make(map[gvstack.TransportEndpointID][]*buffer.View)
 	}
 	e.held[id] = nil
 	e.writing.Add(1)
-	e.mu.Unlock()
-	f()
-	for {
+	return true
+}
+
+// end is called when it has been written. It reports false if something was kept
+// meanwhile: then handOver ends it.
+func (e *early) end(id gvstack.TransportEndpointID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.held[id]) > 0 {
+		return false
+	}
+	delete(e.held, id)
+	e.writing.Add(-1)
+	return true
+}
+
+// handOver gives what was kept to inject, in its order, until there is no more.
+func (e *early) handOver(id gvstack.TransportEndpointID, inject func(*buffer.View)) {
+	for !e.end(id) {
 		e.mu.Lock()
 		kept := e.held[id]
-		if len(kept) == 0 {
-			delete(e.held, id)
-			e.writing.Add(-1)
-			e.mu.Unlock()
-			return
-		}
 		e.held[id] = nil
 		e.mu.Unlock()
 		for _, v := range kept {

@@ -75,9 +75,7 @@ func TestEarlyAnswer(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}
-	if l := &g.gateway.link.early; l.writing.Load() != 0 || len(l.held) != 0 {
-		t.Errorf("%d are still being written, of %d something is kept", l.writing.Load(), len(l.held))
-	}
+	eventually(t, "nothing is kept any more", func() bool { return g.gateway.link.early.writing.Load() == 0 })
 }
 
 // TestEarlyOrder: what is kept is handed over in its order, also what comes while
@@ -99,24 +97,28 @@ func TestEarlyOrder(t *testing.T) {
 	if e.keep(segment(1, ":0")) {
 		t.Error("something is kept though nothing is written")
 	}
+	if !e.begin(id) || e.begin(id) {
+		t.Error("it begins twice, or not at all")
+	}
+	if e.keep(segment(2, ":other")) {
+		t.Error("another connection's is kept")
+	}
+	if e.keep(buffer.NewViewWithData([]byte{0x45})) {
+		t.Error("what is no packet is kept")
+	}
+	for i := range mostEarly {
+		if !e.keep(segment(1, fmt.Sprint(":", i))) {
+			t.Errorf("segment %d is not kept", i)
+		}
+	}
+	if e.keep(segment(1, ":more")) {
+		t.Error("more is kept than may be")
+	}
+	if e.end(id) {
+		t.Error("it ends with something kept")
+	}
 	var got []string
-	e.write(id, func() {
-		if e.keep(segment(2, ":other")) {
-			t.Error("another connection's is kept")
-		}
-		if e.keep(buffer.NewViewWithData([]byte{0x45})) {
-			t.Error("what is no packet is kept")
-		}
-		for i := range mostEarly {
-			if !e.keep(segment(1, fmt.Sprint(":", i))) {
-				t.Errorf("segment %d is not kept", i)
-			}
-		}
-		if e.keep(segment(1, ":more")) {
-			t.Error("more is kept than may be")
-		}
-		e.write(id, func() {}, func(*buffer.View) { t.Error("the inner write hands over what the outer one is to") })
-	}, func(v *buffer.View) {
+	e.handOver(id, func(v *buffer.View) {
 		if got = append(got, payload(v)); len(got) == 3 && !e.keep(segment(1, ":while")) {
 			t.Error("what comes while the others are handed over overtakes them")
 		}
@@ -130,5 +132,8 @@ func TestEarlyOrder(t *testing.T) {
 	}
 	if e.keep(segment(1, ":after")) || len(e.held) != 0 {
 		t.Error("something is kept after the write")
+	}
+	if !e.begin(id) || !e.end(id) || e.writing.Load() != 0 {
+		t.Error("one that nobody answers early does not end")
 	}
 }

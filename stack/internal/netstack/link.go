@@ -120,11 +120,29 @@ func (l *link) WritePackets(pkts gvstack.PacketBufferList) (int, tcpip.Error) {
 		case send:
 			l.writePacket(pkt)
 		case sendSYNACK:
-			l.early.write(id, func() { l.writePacket(pkt) }, l.inject)
+			l.writeSYNACK(id, pkt)
 		}
 		written++
 	}
 	return written, nil
+}
+
+// writeSYNACK writes a SYN-ACK. What the guest has answered meanwhile goes on in a
+// goroutine of its own, which runs when this one has unlocked the endpoint and
+// waits for the end of the handshake.
+func (l *link) writeSYNACK(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuffer) {
+	begun := l.early.begin(id)
+	l.writePacket(pkt)
+	switch {
+	case !begun || l.early.end(id):
+	case l.stack.admission.begin():
+		go func() {
+			defer l.stack.admission.running.Done()
+			l.early.handOver(id, l.inject)
+		}()
+	default: // the stack is being closed
+		l.early.handOver(id, l.inject)
+	}
 }
 
 // What egress says of a packet.
