@@ -2,7 +2,6 @@ package tcpbox
 
 import (
 	"errors"
-	"fmt"
 
 	"tcpbox/netns"
 	"tcpbox/policy/knob"
@@ -62,60 +61,3 @@ type stackLeg struct{ s *Sandbox }
 
 func (l stackLeg) Plan(settings []knob.Setting) []knob.Outcome { return stack.PlanKnobs(settings) }
 func (l stackLeg) Apply(settings []knob.Setting) error         { return l.s.gateway.Apply(settings) }
-
-// guestLeg carries knobs as sysctls of the guest's network namespace.
-type guestLeg struct{ s *Sandbox }
-
-// Plan implements knob.Carrier.
-func (l guestLeg) Plan(settings []knob.Setting) []knob.Outcome {
-	out := make([]knob.Outcome, 0, len(settings))
-	for _, set := range settings {
-		o := knob.Outcome{Leg: tcpstate.Guest, Key: set.Key}
-		sysctls, err := knob.GuestSysctls(set)
-		if err != nil {
-			o.Text = err.Error()
-		} else {
-			o.Applied = true
-			for i, sc := range sysctls {
-				if i > 0 {
-					o.Text += ", "
-				}
-				o.Text += sc.String()
-			}
-		}
-		out = append(out, o)
-	}
-	return out
-}
-
-// Apply implements knob.Carrier. If one sysctl cannot be written, those before
-// it get their old values back.
-func (l guestLeg) Apply(settings []knob.Setting) (err error) {
-	ns := l.s.inside.NS()
-	var written []netns.Sysctl
-	defer func() {
-		if err == nil {
-			return
-		}
-		for i := len(written) - 1; i >= 0; i-- {
-			_ = ns.SetSysctl(written[i].Name, written[i].Value)
-		}
-	}()
-	for _, set := range settings {
-		sysctls, err := knob.GuestSysctls(set)
-		if err != nil {
-			return err
-		}
-		for _, sc := range sysctls {
-			old, err := ns.Sysctl(sc.Name)
-			if err != nil {
-				return fmt.Errorf("%s: this kernel does not offer it: %w", sc.Name, err)
-			}
-			if err := ns.SetSysctl(sc.Name, sc.Value); err != nil {
-				return err
-			}
-			written = append(written, netns.Sysctl{Name: sc.Name, Value: old})
-		}
-	}
-	return nil
-}

@@ -54,7 +54,8 @@ type Sandbox struct {
 
 	diag *slog.Logger
 
-	linger bool // Config.Linger
+	linger    bool // Config.Linger
+	unwatched bool // Config.NoGuestLeg
 
 	life    context.Context // ends in Close
 	cancel  context.CancelFunc
@@ -103,7 +104,7 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tcpbox: %w", err)
 	}
-	s := &Sandbox{name: cfg.Name, diag: cfg.Log, linger: cfg.Linger, exited: make(chan struct{}), numbers: new(tcpstate.Numbers)}
+	s := &Sandbox{name: cfg.Name, diag: cfg.Log, linger: cfg.Linger, unwatched: cfg.NoGuestLeg, exited: make(chan struct{}), numbers: new(tcpstate.Numbers)}
 	s.life, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(ctx, cfg, addrs, open); err != nil {
 		_ = s.Close()

@@ -1,13 +1,9 @@
 package sockdiag
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
-	"syscall"
 
 	"tcpbox/netns"
-	"tcpbox/stack/tcpstate"
 )
 
 // Pair is a connection by the addresses of its two ends, the socket's own
@@ -32,20 +28,11 @@ func Find(ns netns.NS, pairs []Pair) ([]Found, error) {
 	defer file.Close()
 	all := make([]Found, len(pairs))
 	for i, p := range pairs {
-		if err := ask(file, findRequest(p.Local, p.Remote)); err != nil {
-			return nil, fmt.Errorf("sockdiag: find: %w", err)
+		s, ok, err := lookUp(file, p)
+		if err != nil {
+			return nil, err
 		}
-		_, err := receiveOne(file, func(payload []byte) error {
-			s, err := parseSocket(payload, TCP)
-			// Where there is no connection the kernel answers with who listens.
-			if err == nil && s.State != tcpstate.Listen && s.State != tcpstate.Unknown {
-				all[i] = Found{s, true}
-			}
-			return err
-		})
-		if err != nil && !errors.Is(err, syscall.ENOENT) {
-			return nil, fmt.Errorf("sockdiag: find %v: %w", p.Local, err)
-		}
+		all[i] = Found{s, ok}
 	}
 	return all, nil
 }

@@ -172,14 +172,7 @@ func Destroy(ns netns.NS, s Socket) error {
 		return err
 	}
 	defer file.Close()
-	if err := ask(file, destroyRequest(s)); err != nil {
-		return fmt.Errorf("sockdiag: destroy: %w", err)
-	}
-	_, err = receive(file, func([]byte) error { return nil })
-	if err != nil {
-		return fmt.Errorf("sockdiag: destroy %v: %w", s.Local, err)
-	}
-	return nil
+	return destroyOne(file, s)
 }
 
 func open(ns netns.NS) (*os.File, error) {

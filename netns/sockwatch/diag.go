@@ -21,8 +21,7 @@ const (
 	// cheaper for more.
 	findMost = 256
 
-	timeWaitLength = time.Minute           // TCP_TIMEWAIT_LEN of the kernel
-	timerStep      = 10 * time.Millisecond // in which the kernel's timers count, at most
+	timerStep = 10 * time.Millisecond // in which the kernel's timers count, at most
 )
 
 // pace is how often a socket is looked for that nothing tells of: the less often
@@ -44,7 +43,8 @@ func (w *Watcher) settle(e *endpoint) {
 		e.due = time.Time{}
 	default:
 		if e.state == tcpstate.TimeWait {
-			e.bare, e.expires = true, e.since.Add(timeWaitLength)
+			e.bare, e.expires = true, e.since.Add(TimeWaitLength)
+			w.willEnd(e)
 		} else {
 			e.expires = time.Time{}
 		}
@@ -73,6 +73,7 @@ func (w *Watcher) again(e *endpoint, s *sockdiag.Socket, began, ended time.Time)
 	if s.Timer.Kind == sockdiag.TimeWaiting {
 		// Not before: the kernel has filled this in since it was asked.
 		e.bare, e.expires = true, began.Add(s.Timer.Left-timerStep)
+		w.willEnd(e)
 		if e.expires.Before(e.due) { // its end is near, and may be late by seconds
 			e.due = e.expires
 		}

@@ -33,6 +33,7 @@ type endpoint struct {
 	due      time.Time // when it is to be looked for; zero: it need not be
 	place    int       // in Watcher.restless, from 1; 0: it is not there
 	expires  time.Time // when a bare state ends by its timer at the earliest
+	ends     time.Time // when its TIME-WAIT is to be ended; zero: it is not
 	inode    uint32
 	absent   time.Time // when a dump first lacked it; zero: the last one had it
 	tries    int       // to find its owner

@@ -79,6 +79,7 @@ type Watcher struct {
 	noTrace error
 
 	wake     chan struct{}
+	sooner   chan struct{} // the next of ends is sooner than the one before
 	cancel   context.CancelFunc
 	stopping <-chan struct{} // closed when Close is called
 	running  sync.WaitGroup
@@ -93,6 +94,9 @@ type Watcher struct {
 	maxWait    int // how many the kernel lets be; 0: not known
 	restless   restless
 	ownerless  map[*endpoint]struct{}
+	ends       endings // TIME-WAITs that are to be ended
+	timeWait   time.Duration
+	shortened  bool // timeWait is in force
 	budget     budget
 	listed     time.Time // when everything was listed last
 	asleepTill time.Time // what run waits for; zero: for nothing
@@ -108,6 +112,7 @@ type Stats struct {
 	LookTime  time.Duration // of the processor, that they took
 	Untracked uint64        // endpoints beyond MaxEndpoints
 	TraceLost uint64        // events of the trace that there was no room for
+	Ended     uint64        // TIME-WAITs that SetTimeWait has shortened
 	Corrected uint64        // states that a dump has shown to be others
 	Endpoints int           // followed now
 }
@@ -134,7 +139,7 @@ func New(cfg Config) *Watcher {
 		cfg.now = time.Now
 	}
 	w := &Watcher{
-		cfg: cfg, wake: make(chan struct{}, 1),
+		cfg: cfg, wake: make(chan struct{}, 1), sooner: make(chan struct{}, 1),
 		open: make(map[key]*endpoint), sockets: make(map[uint64]*endpoint), asking: make(map[uint64]*asking),
 		ownerless: make(map[*endpoint]struct{}), listening: make(map[*endpoint]struct{}),
 	}
@@ -147,6 +152,7 @@ func New(cfg Config) *Watcher {
 		}
 	}
 	w.running.Go(func() { w.run(ctx) })
+	w.running.Go(func() { w.endTimeWaits(ctx) })
 	return w
 }
 

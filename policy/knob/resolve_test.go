@@ -87,7 +87,7 @@ func TestResolve(t *testing.T) {
 			"and says of each other why it cannot",
 			[]string{"time-wait.timeout=5s"},
 			[]string{
-				"guest.time-wait.timeout" + notSet + constant("kernel's TIME-WAIT") + "sysctl",
+				"guest.time-wait.timeout: 5s",
 				"stack.time-wait.timeout: 5s",
 				"upstream.time-wait.timeout" + notSet + constant("host kernel's TIME-WAIT") + "socket option",
 			},
@@ -203,8 +203,8 @@ func TestResolveRefuses(t *testing.T) {
 		faults   []string                // parts of each fault, in order
 	}{
 		{
-			"a leg that cannot carry the key", settings(t, "guest.time-wait.timeout=5s"), nil, nil,
-			[]string{`"guest.time-wait.timeout=5s": the guest leg cannot carry it: the kernel's TIME-WAIT is a constant`},
+			"a leg that cannot carry the key", settings(t, "guest.half-close-timeout=5s"), nil, nil,
+			[]string{`"guest.half-close-timeout=5s": the guest leg cannot carry it: a kernel has no timer`},
 		},
 		{
 			"a leg that cannot carry the value", settings(t, "upstream.fin-timeout=10m"), nil, nil,
@@ -226,20 +226,20 @@ func TestResolveRefuses(t *testing.T) {
 			[]string{"the upstream leg cannot carry it: this sandbox has no such leg"},
 		},
 		{
-			"a bare key that none can carry", settings(t, "time-wait.timeout=5s"),
+			"a bare key that none can carry", settings(t, "half-close-timeout=5s"),
 			[]tcpstate.Leg{tcpstate.Stack},
 			nil,
-			[]string{`"time-wait.timeout=5s": no leg can carry it: guest: the kernel's TIME-WAIT`},
+			[]string{`"half-close-timeout=5s": no leg can carry it: guest: a kernel has no timer`},
 		},
 		{
-			"a bare key that none can carry, once", settings(t, "time-wait.timeout=5s", "time-wait.timeout=6s"),
+			"a bare key that none can carry, once", settings(t, "half-close-timeout=5s", "half-close-timeout=6s"),
 			[]tcpstate.Leg{tcpstate.Stack},
 			nil,
-			[]string{`"time-wait.timeout=6s": no leg can carry it`},
+			[]string{`"half-close-timeout=6s": no leg can carry it`},
 		},
 		{
-			"all faults together", settings(t, "guest.time-wait.timeout=5s", "upstream.syn-backlog=5", "upstream.time-wait.reuse=on", "fin-timeout=5s"), nil, nil,
-			[]string{"guest.time-wait.timeout=5s", "upstream.syn-backlog=5", "upstream.time-wait.reuse=on"},
+			"all faults together", settings(t, "guest.half-close-timeout=5s", "upstream.syn-backlog=5", "upstream.time-wait.reuse=on", "fin-timeout=5s"), nil, nil,
+			[]string{"guest.half-close-timeout=5s", "upstream.syn-backlog=5", "upstream.time-wait.reuse=on"},
 		},
 		{
 			"settings made by hand",
@@ -284,8 +284,8 @@ func TestResolveRefuses(t *testing.T) {
 func TestHintNamesWhoCanCarryIt(t *testing.T) {
 	_, carriers := legs(tcpstate.Legs()...)
 	for text, want := range map[string]string{
-		"guest.time-wait.timeout=5s": "time-wait.timeout is a duration of 0 or more, such as 250ms or 5s; the legs that can carry it: stack",
-		"upstream.fin-timeout=10m":   "the legs that can carry it: guest (whole seconds), stack, upstream (whole seconds, at most 2m)",
+		"guest.half-close-timeout=5s": "half-close-timeout is a duration of 0 or more, such as 250ms or 5s; 0 or never means never; the legs that can carry it: stack",
+		"upstream.fin-timeout=10m":    "the legs that can carry it: guest (whole seconds), stack, upstream (whole seconds, at most 2m)",
 	} {
 		_, err := Resolve(settings(t, text), carriers)
 		var fault *Error
@@ -298,12 +298,12 @@ func TestHintNamesWhoCanCarryIt(t *testing.T) {
 // A carrier is asked once, with the settings that the table lets through.
 func TestCarriersAreAskedWhatTheyCanAnswer(t *testing.T) {
 	fakes, carriers := legs(tcpstate.Legs()...)
-	if _, err := Resolve(settings(t, "time-wait.timeout=5s", "fin-timeout=2500ms", "syn-backlog=7"), carriers); err != nil {
+	if _, err := Resolve(settings(t, "half-close-timeout=5s", "fin-timeout=2500ms", "syn-backlog=7"), carriers); err != nil {
 		t.Fatal(err)
 	}
 	for leg, want := range map[tcpstate.Leg][]string{
 		tcpstate.Guest:    {"guest.syn-backlog=7"},
-		tcpstate.Stack:    {"stack.time-wait.timeout=5s", "stack.fin-timeout=2500ms", "stack.syn-backlog=7"},
+		tcpstate.Stack:    {"stack.half-close-timeout=5s", "stack.fin-timeout=2500ms", "stack.syn-backlog=7"},
 		tcpstate.Upstream: nil,
 	} {
 		if !slices.Equal(fakes[leg].asked, want) {

@@ -57,7 +57,7 @@ func TestTable(t *testing.T) {
 func TestWhoCarriesWhat(t *testing.T) {
 	const guest, stack, upstream = tcpstate.Guest, tcpstate.Stack, tcpstate.Upstream
 	for key, want := range map[string][]tcpstate.Leg{
-		"time-wait.timeout":  {stack},
+		"time-wait.timeout":  {guest, stack},
 		"time-wait.reuse":    {guest, stack},
 		"fin-timeout":        {guest, stack, upstream},
 		"half-close-timeout": {stack},

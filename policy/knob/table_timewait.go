@@ -14,7 +14,11 @@ var timeWaitKnobs = []Def{
 		Source:   "RFC 9293, section 3.6.1",
 		Lab:      "time-wait-exhaustion",
 		Guest: LegDef{
-			Text: "the kernel's TIME-WAIT is a constant of 60 s, for which there is no sysctl",
+			Carries: true,
+			Text: "the kernel's constant of 60 s has no sysctl: tcpbox ends what is shorter through sock_diag, " +
+				"about a tenth of a second late, and nothing makes it longer",
+			Existing:    "those in TIME-WAIT follow too",
+			MaxDuration: time.Minute,
 		},
 		Stack: LegDef{
 			Carries:  true,
