@@ -44,7 +44,9 @@ func PCAP(frames []Frame) []byte {
 // order; one that is not there is none. The test is skipped where tshark is not
 // installed, and fails there when CI=true.
 //
-// Names of hosts and ports are not looked up, and no configuration is read.
+// The recording is read twice, so that what is told of a whole conversation is so
+// in its first frame. Names of hosts and ports are not looked up, and no
+// configuration is read.
 func Tshark(t testing.TB, frames []Frame, fields ...string) []map[string][]string {
 	t.Helper()
 	Programs(t, "tshark")
@@ -53,7 +55,7 @@ func Tshark(t testing.TB, frames []Frame, fields ...string) []map[string][]strin
 	if err := os.WriteFile(file, PCAP(frames), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"-n", "-r", file, "-o", "tcp.relative_sequence_numbers:TRUE", "-T", "fields", "-E", "separator=/t", "-E", "occurrence=a", "-E", "aggregator=;"}
+	args := []string{"-n", "-2", "-r", file, "-o", "tcp.relative_sequence_numbers:TRUE", "-T", "fields", "-E", "separator=/t", "-E", "occurrence=a", "-E", "aggregator=;"}
 	for _, f := range fields {
 		args = append(args, "-e", f)
 	}
