@@ -18,7 +18,6 @@ import (
 // the kernel does.
 type guestSockets struct {
 	watcher *sockwatch.Watcher
-	tap     *wire.Tap
 
 	mu       sync.Mutex
 	machines map[wire.Tuple]*wire.Machine
@@ -33,12 +32,26 @@ type guestSockets struct {
 	}
 }
 
-// watchGuest begins to follow the guest's sockets, and returns the device with
-// the tap on it, which is the sandbox's from then on.
-func (s *Sandbox) watchGuest(cfg *Config, dev tun.Device) tun.Device {
-	if cfg.NoGuestLeg {
+// watchDevice puts one tap on the device for all that reads segments: the guest's
+// sockets, and the trace of headers. It returns the device as the sandbox has it
+// from then on, which is as it was where nobody reads.
+func (s *Sandbox) watchDevice(cfg *Config, dev tun.Device) tun.Device {
+	var taps wire.Config
+	if s.trace != nil {
+		taps.Tracer = s.trace.tracer
+	}
+	if !cfg.NoGuestLeg {
+		taps.OnSegment = s.watchGuest()
+	}
+	if taps.Tracer == nil && taps.OnSegment == nil {
 		return dev
 	}
+	return wire.NewTap(dev, taps)
+}
+
+// watchGuest begins to follow the guest's sockets, and returns what the tap is to
+// tell of its segments.
+func (s *Sandbox) watchGuest() func(wire.Segment) {
 	g := &guestSockets{machines: make(map[wire.Tuple]*wire.Machine)}
 	g.watcher = sockwatch.New(sockwatch.Config{
 		NS: s.inside.NS(), Numbers: s.numbers, Sink: s.log.Push, Processes: s.processes(),
@@ -49,9 +62,8 @@ func (s *Sandbox) watchGuest(cfg *Config, dev tun.Device) tun.Device {
 		Perishes: s.guest != nil,
 		Trace:    s.opening,
 	})
-	g.tap = wire.NewTap(dev, wire.Config{OnSegment: g.see})
 	s.sockets = g
-	return g.tap
+	return g.see
 }
 
 // info says how it is done; g may be nil.

@@ -147,7 +147,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 		return s.force.policy.Load().Decide(r, s.owned)
 	}
 	s.gateway, err = stack.New(stack.Config{
-		Device: s.watchGuest(cfg, s.trace.tap(s.inside.Device())), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
+		Device: s.watchDevice(cfg, s.inside.Device()), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
 		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, Limits: cfg.Limits.ofGateway(),
 		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Numbers: s.numbers, Log: cfg.Log,
 		Facts: s.log.PushFacts, NameOf: s.names.find,

@@ -9,7 +9,6 @@ import (
 	"tcpbox/stack/statelog"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/stack/wire"
-	"tcpbox/tun"
 )
 
 // ErrNoTrace is matched by the error of Sandbox.Segments when no headers are
@@ -53,14 +52,6 @@ func newSegmentTrace(c *Config) *segmentTrace {
 	}
 	t.running.Go(t.sweep)
 	return t
-}
-
-// tap puts the trace on the device, if there is one.
-func (t *segmentTrace) tap(dev tun.Device) tun.Device {
-	if t == nil {
-		return dev
-	}
-	return wire.NewTap(dev, wire.Config{Tracer: t.tracer})
 }
 
 // reads returns a reader of the log that is the trace's own, before next.

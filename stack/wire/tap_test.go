@@ -246,6 +246,39 @@ func BenchmarkTap(b *testing.B) {
 	}
 }
 
+// BenchmarkTapTraced is a segment of data each way through a tap that keeps
+// headers and tells of segments, and through one tap for each.
+func BenchmarkTapTraced(b *testing.B) {
+	tell := Config{OnSegment: func(Segment) {}}
+	for _, row := range []struct {
+		name string
+		tap  func(dev tun.Device, t *Tracer) tun.Device
+	}{
+		{"one", func(dev tun.Device, t *Tracer) tun.Device {
+			return NewTap(dev, Config{OnSegment: tell.OnSegment, Tracer: t})
+		}},
+		{"two", func(dev tun.Device, t *Tracer) tun.Device { return NewTap(NewTap(dev, Config{Tracer: t}), tell) }},
+	} {
+		for _, size := range []int{100, 60000} {
+			b.Run(fmt.Sprintf("%s/payload=%d", row.name, size), func(b *testing.B) {
+				data := packet.Build{Src: guestEnd, Dst: remoteEnd, Flags: packet.ACK, Options: packet.Timestamps(1, 2), Payload: make([]byte, size)}.Bytes()
+				waits := packet.Build{Src: guestEnd, Dst: remoteEnd, Flags: packet.SYN}.Bytes()
+				dev := row.tap(null{pkt: data}, NewTracer(TracerConfig{}))
+				if err := dev.Write([][]byte{waits}, tun.Offload{}); err != nil { // its ACK is waited for
+					b.Fatal(err)
+				}
+				buf := make([]byte, tun.MaxPacket)
+				bufs := [][]byte{data[:20], data[20:52], data[52:]}
+				b.ReportAllocs()
+				for b.Loop() {
+					dev.Read(buf)
+					dev.Write(bufs, tun.Offload{})
+				}
+			})
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(packet.Build{Src: guestEnd, Dst: remoteEnd, Flags: packet.SYN, Options: packet.MSS(1460)}.Bytes())
 	f.Fuzz(func(t *testing.T, b []byte) {
