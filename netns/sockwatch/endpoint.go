@@ -73,12 +73,13 @@ func (w *Watcher) move(e *endpoint, to tcpstate.State, at time.Time, cause tcpst
 	w.settle(e)
 }
 
-// perish: the namespace has ended, and with it what was left. The lock is held.
+// perish: the namespace has ended, and with it what was left. Nobody has seen that:
+// it follows, so it has no source. The lock is held.
 func (w *Watcher) perish() {
 	at, stopped := w.cfg.now(), tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "stopped"}
 	for _, left := range []iter.Seq[*endpoint]{maps.Values(w.open), maps.Values(w.sockets), maps.Keys(w.listening)} {
 		for _, e := range slices.Collect(left) {
-			w.move(e, tcpstate.Closed, at, stopped, tcpstate.FromKernel)
+			w.move(e, tcpstate.Closed, at, stopped, 0)
 		}
 	}
 }

@@ -187,3 +187,27 @@ func (s *space) pair(t *testing.T) pair {
 	p.from, p.to = p.client.LocalAddr().(*net.TCPAddr).AddrPort(), p.client.RemoteAddr().(*net.TCPAddr).AddrPort()
 	return p
 }
+
+// TestWhatIsLeftPerishes: nobody sees the end of what a namespace takes with it,
+// and the transitions do not say that somebody has.
+func TestWhatIsLeftPerishes(t *testing.T) {
+	s := newSpace(t)
+	p := s.pair(t)
+	defer p.client.Close()
+	defer p.server.Close()
+	r := new(recording)
+	w := New(Config{NS: s, Sink: r.add, Perishes: true})
+	t.Cleanup(func() { w.Close() })
+	r.await(t, p.from, "UNKNOWN (unknown)> ESTABLISHED")
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	trs := r.of(p.from)
+	last := trs[len(trs)-1]
+	if last.To != tcpstate.Closed || last.Source != 0 || last.Cause.String() != "policy stopped" {
+		t.Errorf("it ended by %+v", last)
+	}
+	if first := trs[0]; len(trs) != 2 || first.Source != tcpstate.FromDiag {
+		t.Errorf("before, it went %q", path(trs))
+	}
+}

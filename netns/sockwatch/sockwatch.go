@@ -54,7 +54,7 @@ type Config struct {
 	OnEnd func(local, remote netip.AddrPort)
 
 	// Perishes: the namespace has ended when the Watcher is closed, and all that
-	// is left in it.
+	// is left in it. Close tells so, of each, without a source.
 	Perishes bool
 
 	// Trace is the kernel's, which New waits for. Nil leaves it out.
