@@ -263,7 +263,7 @@ func (c *Config) fill() (errs []error) {
 	if len(errs) == 0 {
 		errs = append(errs, c.checkAddresses()...)
 	}
-	if err := c.settings().check(); err != nil {
+	if err := c.settings().Check(); err != nil {
 		errs = append(errs, err)
 	}
 	return errs

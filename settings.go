@@ -35,9 +35,9 @@ func (c *Config) settings() Settings {
 	return Settings{Policy: c.Policy, Knobs: c.Knobs, Sysctls: c.Sysctls, Limits: c.Limits}
 }
 
-// check reports everything that is wrong, as far as it shows without a sandbox.
-func (s Settings) check() error {
-	_, err := s.Plan()
+// Check reports everything that is wrong, as far as it shows without a sandbox.
+func (s Settings) Check() error {
+	_, err := s.plan()
 	errs := []error{err}
 	for _, sysctl := range s.Sysctls {
 		errs = append(errs, knob.CheckSysctl(sysctl))
@@ -61,13 +61,19 @@ func (s Settings) conflicts() []document.Conflict {
 	return document.Conflicts(d)
 }
 
-// Plan says what each leg of a sandbox would make of the knobs.
-func (s Settings) Plan() ([]knob.Outcome, error) {
-	plan, err := knob.Resolve(s.Knobs, (&Sandbox{host: &upstream.Host{}}).carriers())
+// Values are what would hold in a sandbox with these settings, of each knob and
+// leg.
+func (s Settings) Values() ([]knob.Value, error) {
+	plan, err := s.plan()
 	if err != nil {
 		return nil, err
 	}
-	return plan.Outcomes, nil
+	return plan.Values(), nil
+}
+
+// plan lays the knobs out over the legs that a sandbox will have.
+func (s Settings) plan() (*knob.Plan, error) {
+	return knob.Resolve(s.Knobs, (&Sandbox{host: &upstream.Host{}}).carriers())
 }
 
 // force is what is in force in a sandbox.
@@ -111,7 +117,7 @@ func (s *Sandbox) Set(settings ...knob.Setting) ([]knob.Change, error) {
 }
 
 func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {
-	if err := asConfigError(nonNil(next.check())); err != nil {
+	if err := asConfigError(nonNil(next.Check())); err != nil {
 		return nil, err
 	}
 	if s.life.Err() != nil {

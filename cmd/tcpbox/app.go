@@ -52,6 +52,8 @@ func newApp(streams Streams) *cli.App {
 			logCommand(streams),
 			statCommand(streams),
 			ladderCommand(streams),
+			configCommand(streams),
+			explainCommand(streams),
 			labCommand(streams),
 			doctorCommand(streams),
 			getCommand(streams),

@@ -10,6 +10,7 @@ import (
 	"tcpbox"
 	"tcpbox/cmd/internal/control"
 	"tcpbox/policy"
+	"tcpbox/policy/document"
 	"tcpbox/policy/knob"
 )
 
@@ -156,6 +157,7 @@ func hintOf(err error) string {
 	var remote *control.RemoteError
 	var attach *tcpbox.AttachError
 	var port *tcpbox.PublishError
+	var fault *document.Fault
 	switch {
 	case errors.As(err, &crash):
 		return "this is a defect of tcpbox; please report it with what follows. The sandbox was closed"
@@ -179,6 +181,8 @@ func hintOf(err error) string {
 		return rule.Hint
 	case errors.As(err, &setting):
 		return setting.Hint
+	case errors.As(err, &fault):
+		return fault.Hint
 	case errors.As(err, &port):
 		return port.Hint
 	}
@@ -194,8 +198,9 @@ func statusOf(err error) int {
 	var launch *tcpbox.LaunchError
 	var client *clientError
 	var remote *control.RemoteError
+	var fault *document.Fault
 	switch {
-	case errors.As(err, &usage), errors.As(err, &rule), errors.As(err, &setting), errors.As(err, &config):
+	case errors.As(err, &fault), errors.As(err, &usage), errors.As(err, &rule), errors.As(err, &setting), errors.As(err, &config):
 		return exitUsage
 	case errors.As(err, &launch) && launch.Op == tcpbox.OpConfiguration:
 		return exitUsage

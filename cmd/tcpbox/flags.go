@@ -15,9 +15,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"tcpbox"
-	"tcpbox/policy"
-	"tcpbox/policy/knob"
-	"tcpbox/stack/dns"
+	"tcpbox/policy/document"
 	"tcpbox/stack/peer"
 	"tcpbox/stack/statelog"
 )
@@ -59,13 +57,17 @@ type runFlags struct {
 	log     logFlags
 
 	acceptFrom []netip.Prefix // of all ports that are published
+
+	policyFile string            // of --policy
+	over       document.Document // what the flags say, to be laid over that
+	document   document.Document // both
 }
 
 // serving are the flags that are not about a guest.
 func (f *runFlags) serving() []cli.Flag {
 	var flags []cli.Flag
 	for _, name := range []string{
-		"net", "allow", "deny", "udp-timeout", "publish", "accept-from", "dns", "add-host", "peer", "tcp", "log", "log-size", "log-files", "log-filter",
+		"policy", "net", "allow", "deny", "udp-timeout", "publish", "accept-from", "dns", "add-host", "peer", "tcp", "sysctl", "log", "log-size", "log-files", "log-filter",
 		"name", "mtu", "subnet4", "subnet6", "timeout",
 	} {
 		flags = append(flags, f.words.flag(name, name))
@@ -102,7 +104,6 @@ func (f *runFlags) parse() error {
 
 // parseWith is parse for the command called name, whose flags set sets.
 func (f *runFlags) parseWith(name string, set func(flag, value string) error) error {
-	f.config.Policy.Net = policy.NetPublic
 	var errs []error
 	for _, w := range f.words.all {
 		if err := set(w.flag, w.value); err != nil {
@@ -111,6 +112,9 @@ func (f *runFlags) parseWith(name string, set func(flag, value string) error) er
 	}
 	for i := range f.config.Publish {
 		f.config.Publish[i].From = f.acceptFrom
+	}
+	if err := f.settle(); err != nil {
+		errs = append(errs, err)
 	}
 	if err := f.log.check(); err != nil {
 		errs = append(errs, err)
@@ -140,21 +144,11 @@ func flagError(command string, w word, err error) error {
 }
 
 func (f *runFlags) set(flag, value string) (err error) {
+	if taken, err := f.setPolicy(flag, value); taken {
+		return err
+	}
 	c := &f.config
 	switch flag {
-	case "net":
-		if c.Policy.Net, err = policy.ParseNet(value); err != nil {
-			err = usagef("--net is none, public or all", "there is no such choice")
-		}
-	case "allow", "deny":
-		action := policy.Deny
-		if flag == "allow" {
-			action = policy.Allow
-		}
-		var r policy.Rule
-		if r, err = policy.ParseRule(action, value); err == nil {
-			c.Policy.Rules = append(c.Policy.Rules, r)
-		}
 	case "publish":
 		var p tcpbox.Publish
 		if p, err = tcpbox.ParsePublish(value); err == nil {
@@ -165,29 +159,10 @@ func (f *runFlags) set(flag, value string) (err error) {
 		if from, err = tcpbox.ParseAcceptFrom(value); err == nil {
 			f.acceptFrom = append(f.acceptFrom, from)
 		}
-	case "dns":
-		if value == "none" {
-			c.DNS.None = true
-			break
-		}
-		var server netip.AddrPort
-		if server, err = dns.ParseServer(value); err == nil {
-			c.DNS.Servers = append(c.DNS.Servers, server)
-		}
-	case "add-host":
-		var h dns.Host
-		if h, err = dns.ParseHost(value); err == nil {
-			c.DNS.Hosts = append(c.DNS.Hosts, h)
-		}
 	case "peer":
 		var p peer.Spec
 		if p, err = peer.ParseSpec(value); err == nil {
 			c.Peers = append(c.Peers, p)
-		}
-	case "tcp":
-		var s knob.Setting
-		if s, err = knob.ParseSetting(value); err == nil {
-			c.Knobs = append(c.Knobs, s)
 		}
 	case "log":
 		f.log.to = value

@@ -65,13 +65,6 @@ type Sysctl struct {
 	Source string
 }
 
-// Limits bound what a guest can make grow. Zero is not said.
-type Limits struct {
-	Connections int // TCP connections through the stack at once
-	UDPFlows    int // flows of UDP and ping at once; one more ends the one that was used least recently
-	LogRate     int // records of the log each second; more are counted and left out
-}
-
 // DNS is what the guest's resolver does with what it does not know.
 type DNS struct {
 	Servers []netip.AddrPort // asked; empty: see Mode

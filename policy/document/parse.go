@@ -229,18 +229,6 @@ func (p *reader) sysctl(n *node, d *Document) {
 	}
 }
 
-// limitKeys are the keys of limits.
-var limitKeys = []struct {
-	Name  string
-	Most  int
-	Does  string
-	field func(*Limits) *int
-}{
-	{"connections", 1 << 20, "TCP connections through the stack at once; a SYN beyond is dropped and counted", func(l *Limits) *int { return &l.Connections }},
-	{"udp-flows", 1 << 16, "flows of UDP and ping at once; one more ends the one that was used least recently", func(l *Limits) *int { return &l.UDPFlows }},
-	{"log-rate", 1 << 20, "records of the log each second; what is beyond is left out, counted and marked in it", func(l *Limits) *int { return &l.LogRate }},
-}
-
 func (p *reader) limits(n *node, d *Document) {
 	if !p.mapping(n, "limits", "{connections: 1000}") {
 		return
@@ -248,7 +236,7 @@ func (p *reader) limits(n *node, d *Document) {
 keys:
 	for _, k := range n.keys {
 		var names []string
-		for _, l := range limitKeys {
+		for _, l := range LimitKeys {
 			names = append(names, l.Name)
 			if l.Name != k.name {
 				continue

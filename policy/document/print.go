@@ -40,7 +40,7 @@ func (d Document) String() string {
 	}
 	if d.Limits != (Limits{}) {
 		b.WriteString("limits:\n")
-		for _, l := range limitKeys {
+		for _, l := range LimitKeys {
 			if n := *l.field(&d.Limits); n != 0 {
 				fmt.Fprintf(&b, "  %s: %d\n", l.Name, n)
 			}
@@ -151,7 +151,7 @@ func (d Document) MarshalJSON() ([]byte, error) {
 	for _, s := range d.Sysctls {
 		out.Sysctl = append(out.Sysctl, pair{s.Name, s.Value})
 	}
-	for _, l := range limitKeys {
+	for _, l := range LimitKeys {
 		if n := *l.field(&d.Limits); n != 0 {
 			if out.Limits == nil {
 				out.Limits = map[string]int{}

@@ -60,6 +60,10 @@ func legOf(name string) tcpstate.Leg {
 	return 0
 }
 
+// Unknown is the fault of a name that is no knob: an *Error whose hint is the
+// nearest one.
+func Unknown(name string) error { return unknownKey(name, name) }
+
 // unknownKey is the fault of a name that is no key and no leg with a key.
 func unknownKey(input, name string) error {
 	hint := "the knobs are " + strings.Join(keys(), ", ")

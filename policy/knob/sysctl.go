@@ -2,6 +2,7 @@ package knob
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"tcpbox/stack/tcpstate"
@@ -83,3 +84,24 @@ func words(name string, values map[string]string) func(Setting) []Sysctl {
 
 // onOff are the values of the sysctls that are switches.
 var onOff = map[string]string{"off": "0", "on": "1"}
+
+// OfSysctl returns the knob that the guest's leg carries by the sysctl of that
+// name: "net.ipv4.tcp_fin_timeout", or "tcp_fin_timeout".
+func OfSysctl(name string) (Def, bool) {
+	for i := range table {
+		d := &table[i]
+		if d.sysctls == nil {
+			continue
+		}
+		s := Setting{Key: d.Key, Leg: tcpstate.Guest}
+		if d.parse(&s, d.Example()) != "" {
+			continue
+		}
+		for _, sysctl := range d.sysctls(s) {
+			if sysctl.Name == name || strings.HasSuffix(sysctl.Name, "."+name) {
+				return Lookup(d.Key)
+			}
+		}
+	}
+	return Def{}, false
+}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -100,6 +101,25 @@ func gather(ctx context.Context, o Options) facts {
 	}
 	f.spaces, f.probe = tryNamespaces(ctx, o, f.privileged)
 	return f
+}
+
+// A namespace counts against its limit until the kernel has freed it, which is a
+// moment after its last process. So a limit that the probes have just kept, and a
+// sandbox then meets, is met by what the probes have left.
+const (
+	freeingTries = 40
+	freeingPause = 50 * time.Millisecond
+)
+
+// tryRunAfter is tryRun behind probes that have made the same namespaces.
+func tryRunAfter(ctx context.Context, probed spaces) (err error) {
+	for range freeingTries {
+		if err = tryRun(ctx); probed.err != nil || !errors.Is(err, unix.ENOSPC) {
+			return err
+		}
+		time.Sleep(freeingPause)
+	}
+	return err
 }
 
 // tryRun starts a sandbox as tcpbox run does. A machine without a program

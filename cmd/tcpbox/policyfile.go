@@ -1,0 +1,171 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strconv"
+
+	"tcpbox"
+	"tcpbox/policy"
+	"tcpbox/policy/document"
+	"tcpbox/policy/knob"
+	"tcpbox/stack/dns"
+)
+
+// maxPolicyFile is more than Parse takes, so that Parse says so.
+const maxPolicyFile = 1 << 20
+
+// readPolicy reads the policy document in a file. Each fault of it is wrong
+// input.
+func readPolicy(path string) (document.Document, error) {
+	hint := "it is a policy document; see docs/policy.md"
+	f, err := os.Open(path)
+	if err != nil {
+		return document.Document{}, usagef(hint, "policy %q: %v", path, underlying(err))
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxPolicyFile))
+	if err != nil {
+		return document.Document{}, usagef(hint, "policy %q: %v", path, underlying(err))
+	}
+	if quoted := strconv.Quote(path); quoted != `"`+path+`"` {
+		path = quoted // it would disturb a terminal
+	}
+	return document.Parse(path, data)
+}
+
+// underlying is an error without the name of the file, which is quoted beside
+// it.
+func underlying(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// settle makes the configuration of the document and of the flags, which win
+// over it key by key and whose rules stand in front of its own.
+func (f *runFlags) settle() error {
+	var doc document.Document
+	if f.policyFile != "" {
+		var err error
+		if doc, err = readPolicy(f.policyFile); err != nil {
+			return err
+		}
+	}
+	f.document = f.over.Over(doc)
+	apply(&f.config, f.document)
+	return nil
+}
+
+// apply sets what a document says.
+func apply(c *tcpbox.Config, d document.Document) {
+	s := settingsOf(d)
+	c.Policy, c.Knobs, c.Sysctls, c.Limits = s.Policy, s.Knobs, s.Sysctls, s.Limits
+	c.DNS = tcpbox.DNS{None: d.DNS.Mode == document.DNSNone, Servers: d.DNS.Servers}
+	for _, h := range d.DNS.Hosts {
+		c.DNS.Hosts = append(c.DNS.Hosts, dns.Host(h))
+	}
+}
+
+// settingsOf is what of a document can be changed while the sandbox runs.
+func settingsOf(d document.Document) tcpbox.Settings {
+	s := tcpbox.Settings{Policy: policy.Policy{Net: policy.NetPublic}, Knobs: d.Settings(), Limits: tcpbox.Limits(d.Limits)}
+	if d.Net != nil {
+		s.Policy.Net = *d.Net
+	}
+	for _, r := range d.Rules {
+		s.Policy.Rules = append(s.Policy.Rules, r.Rule)
+	}
+	for _, sysctl := range d.Sysctls {
+		s.Sysctls = append(s.Sysctls, sysctl.Sysctl)
+	}
+	return s
+}
+
+// setPolicy takes the flags that a document has keys for. It reports false for
+// the others.
+func (f *runFlags) setPolicy(flag, value string) (taken bool, err error) {
+	d := &f.over
+	switch flag {
+	case "policy":
+		if f.policyFile != "" {
+			return true, usagef("leave one of them out", "there is one already: %q", f.policyFile)
+		}
+		if value == "" {
+			return true, usagef("see docs/policy.md", "it has no name")
+		}
+		f.policyFile = value
+	case "net":
+		net, err := policy.ParseNet(value)
+		if err != nil {
+			return true, usagef("--net is none, public or all", "there is no such choice")
+		}
+		d.Net = &net
+	case "allow", "deny":
+		action := policy.Deny
+		if flag == "allow" {
+			action = policy.Allow
+		}
+		r, err := policy.ParseRule(action, value)
+		if err != nil {
+			return true, err
+		}
+		d.Rules = append(d.Rules, document.Rule{Rule: r, Source: "--" + flag})
+	case "tcp":
+		s, err := knob.ParseSetting(value)
+		if err != nil {
+			return true, err
+		}
+		d.TCP = append(d.TCP, s)
+	case "sysctl":
+		s, err := knob.ParseSysctl(value)
+		if err != nil {
+			return true, err
+		}
+		for i := range d.Sysctls {
+			if d.Sysctls[i].Name == s.Name {
+				return true, usagef("leave one of them out", "%s is set already", s.Name)
+			}
+		}
+		d.Sysctls = append(d.Sysctls, document.Sysctl{Sysctl: s})
+	case "dns":
+		return true, f.setDNS(value)
+	case "add-host":
+		h, err := dns.ParseHost(value)
+		if err != nil {
+			return true, err
+		}
+		d.DNS.Hosts = append(d.DNS.Hosts, document.HostAddr(h))
+	default:
+		return false, nil
+	}
+	return true, nil
+}
+
+func (f *runFlags) setDNS(value string) error {
+	d := &f.over.DNS
+	if value == "none" {
+		if d.Mode == document.DNSServers {
+			return bothDNS(d)
+		}
+		d.Mode = document.DNSNone
+		return nil
+	}
+	server, err := dns.ParseServer(value)
+	if err != nil {
+		return err
+	}
+	d.Servers = append(d.Servers, server)
+	if d.Mode == document.DNSNone {
+		return bothDNS(d)
+	}
+	d.Mode = document.DNSServers
+	return nil
+}
+
+func bothDNS(d *document.DNS) error {
+	return usagef("leave out one of them", "--dns none asks nobody, and --dns %v is to be asked", d.Servers[0].Addr())
+}

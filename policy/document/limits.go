@@ -1,0 +1,58 @@
+package document
+
+import "fmt"
+
+// Limits bound what a guest can make grow. Zero is not said.
+type Limits struct {
+	Connections int // TCP connections of the guest at once
+	UDPFlows    int // flows of UDP and ping at once
+	LogRate     int // records of the log each second
+}
+
+// A LimitKey is a key of limits.
+type LimitKey struct {
+	Name    string
+	Most    int
+	Default string // in words
+	Does    string
+	field   func(*Limits) *int
+}
+
+// LimitKeys are the keys of limits. They are for reading only.
+var LimitKeys = []LimitKey{
+	{
+		"connections", 1 << 20, "65536", "TCP connections of the guest at once; a SYN beyond is dropped and counted",
+		func(l *Limits) *int { return &l.Connections },
+	},
+	{
+		"udp-flows", 1 << 16, "4096", "flows of UDP and ping at once; one more ends the one that was used least recently, and is counted",
+		func(l *Limits) *int { return &l.UDPFlows },
+	},
+	{
+		"log-rate", 1 << 20, "unlimited", "records of the log each second; what is beyond is left out, counted and marked in it",
+		func(l *Limits) *int { return &l.LogRate },
+	},
+}
+
+// A Limit is one limit, and whether somebody has set it.
+type Limit struct {
+	Name  string
+	Value string
+	Set   bool
+}
+
+// String returns "connections 1000".
+func (l Limit) String() string { return l.Name + " " + l.Value }
+
+// Each returns every limit, with its default if it is not said.
+func (l Limits) Each() []Limit {
+	var all []Limit
+	for _, k := range LimitKeys {
+		if n := *k.field(&l); n != 0 {
+			all = append(all, Limit{k.Name, fmt.Sprint(n), true})
+		} else {
+			all = append(all, Limit{k.Name, k.Default, false})
+		}
+	}
+	return all
+}
