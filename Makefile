@@ -39,7 +39,7 @@ fuzz-short: ## fuzz each target for twenty seconds
 	@.ci/fuzz 20s
 
 campaign: ## compare the log of CONNECTIONS connections over a bad link with the truth
-	TCPBOX_CAMPAIGN=$(CONNECTIONS) $(GO) test -count=1 -v -timeout 1h -run '^TestOracle$$' ./stack/internal/netstack
+	TCPBOX_CAMPAIGN=$(CONNECTIONS) $(GO) test -count=1 -v -timeout 1h -run '^(TestOracle|TestManyTimeWaits)$$' ./stack/internal/netstack
 
 lint: ## run the linters and check the formatting
 	$(LINT) run ./...

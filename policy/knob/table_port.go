@@ -20,7 +20,11 @@ var portKnobs = []Def{
 			Text:     "net.ipv4.ip_local_port_range",
 			Existing: "from the next connect on",
 		},
-		Stack: LegDef{Text: "the stack picks from 16000-65535"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the ports that the stack picks for connections to the guest, which are those from a published port whose client's port is taken",
+			Existing: "from the next connect on",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "IP_LOCAL_PORT_RANGE of each host socket (6.3), within net.ipv4.ip_local_port_range of the host",

@@ -35,7 +35,7 @@ var timeWaitKnobs = []Def{
 		Words:    []string{"off", "loopback", "on"},
 		Default:  "loopback",
 		Does:     "whether an active open may take over a local port whose connection to the same destination is in TIME-WAIT",
-		Not:      "it does not shorten TIME-WAIT, and does nothing for who accepts: a newer SYN on a connection in TIME-WAIT is taken in any case (RFC 6191)",
+		Not:      "it does not shorten TIME-WAIT, and does nothing for who accepts, which is time-wait.newer-syn",
 		Believed: "that it helps a server with many TIME-WAITs: it is for who connects, and on Linux only with TCP timestamps",
 		Source:   "RFC 6191; Linux, networking/ip-sysctl, tcp_tw_reuse",
 		Lab:      "time-wait-exhaustion",
@@ -47,8 +47,8 @@ var timeWaitKnobs = []Def{
 		},
 		Stack: LegDef{
 			Carries: true,
-			Text: "connections that the stack opens towards the guest, from ports that it picks itself; " +
-				"it needs no timestamps, and the port must have been at rest for 1 s",
+			Text: "connections that the stack opens towards the guest, from ports that it picks itself, once none is free; " +
+				"it needs no timestamps; loopback is off there, for the stack connects to nothing but the guest",
 			Existing: "from the next connect on",
 		},
 		Upstream: LegDef{
@@ -73,7 +73,9 @@ var timeWaitKnobs = []Def{
 			Step:     time.Millisecond,
 		},
 		Stack: LegDef{
-			Text: "the stack has it as a constant of 1 s",
+			Carries:  true,
+			Text:     "how long an endpoint has been in TIME-WAIT when a connection that the stack opens takes its port",
+			Existing: "from the next connect on",
 		},
 		Upstream: LegDef{
 			Text: "the host's is for the whole host, and there is no socket option",
@@ -96,12 +98,58 @@ var timeWaitKnobs = []Def{
 			Existing: "those in TIME-WAIT stay",
 		},
 		Stack: LegDef{
-			Text: "the stack does not limit them",
+			Carries: true,
+			Text: "the stack's own endpoints, of about 6 KB each, exactly; what is beyond ends without a segment, " +
+				"and if it has bytes that nobody has read, as soon as its owner has closed it",
+			Existing: "of those in TIME-WAIT as many as are beyond it end at once, the newest or the oldest as time-wait.overflow says",
 		},
 		Upstream: LegDef{
 			Text: "net.ipv4.tcp_max_tw_buckets of the host is for the whole host",
 		},
 		sysctls: number("net.ipv4.tcp_max_tw_buckets"),
+	},
+	{
+		Key:     "time-wait.overflow",
+		Type:    Word,
+		Words:   []string{"drop-newest", "drop-oldest"},
+		Default: "drop-newest",
+		Does:    "which connection ends when more than time-wait.max are in TIME-WAIT: the one that has just entered it, or the one that has been there longest",
+		Not:     "it sends nothing to the other end, which finds out when it sends something itself",
+		Source:  "Linux, net/ipv4/tcp_minisocks.c, which drops the newest",
+		Lab:     "time-wait-exhaustion",
+		Guest: LegDef{
+			Text: "the kernel always drops the newest",
+		},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints; in the log they end by policy time-wait.max",
+			Existing: "from the next one that is too many on",
+		},
+		Upstream: LegDef{
+			Text: "the host's kernel always drops the newest",
+		},
+	},
+	{
+		Key:      "time-wait.newer-syn",
+		Type:     Word,
+		Words:    []string{"off", "on"},
+		Default:  "on",
+		Does:     "whether a SYN that is newer than all of a connection in TIME-WAIT opens a new one at once; an older one always gets an ACK",
+		Not:      "it does nothing for who connects, which is time-wait.reuse",
+		Believed: "that a server refuses a client whose port it has in TIME-WAIT: it takes the SYN if its timestamp or sequence number is newer",
+		Source:   "RFC 6191; RFC 9293, section 3.10.7.4",
+		Lab:      "time-wait-exhaustion",
+		Guest: LegDef{
+			Text: "the kernel always takes a newer SYN, and there is no sysctl",
+		},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "SYNs from the guest on a connection of which the stack holds the TIME-WAIT; off answers them with an ACK",
+			Existing: "from the next SYN on",
+		},
+		Upstream: LegDef{
+			Text: "the upstream leg dials and has no listener",
+		},
 	},
 	{
 		Key:     "time-wait.rfc1337",
@@ -117,7 +165,9 @@ var timeWaitKnobs = []Def{
 			Existing: "from the next segment on",
 		},
 		Stack: LegDef{
-			Text: "the stack ignores every RST in TIME-WAIT",
+			Carries:  true,
+			Text:     "RSTs from the guest at exactly the sequence number that is expected; any other is ignored in any case",
+			Existing: "from the next segment on",
 		},
 		Upstream: LegDef{
 			Text: "net.ipv4.tcp_rfc1337 of the host is for the whole host",

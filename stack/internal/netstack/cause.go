@@ -1,8 +1,6 @@
 package netstack
 
 import (
-	"time"
-
 	"gvisor.dev/gvisor/pkg/tcpip"
 
 	"tcpbox/stack/tcpstate"
@@ -17,10 +15,10 @@ func byTimer(which string) tcpstate.Cause {
 }
 
 // causeLocked tells what made the endpoint go from from to to. failed says
-// that it ended with an error, and age is how long from had lasted. RFC 9293
+// that it ended with an error. RFC 9293
 // leaves most transitions a single cause; the ends of a connection are told
 // apart by what was seen before them.
-func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Duration, t *tracker) tcpstate.Cause {
+func (r *record) causeLocked(from, to tcpstate.State, failed bool, t *tracker) tcpstate.Cause {
 	type edge struct{ from, to tcpstate.State }
 	switch (edge{from, to}) {
 	case edge{tcpstate.Closed, tcpstate.SynSent}:
@@ -47,7 +45,7 @@ func (r *record) causeLocked(from, to tcpstate.State, failed bool, age time.Dura
 		return tcpstate.Cause{Kind: tcpstate.ByCall}
 	}
 	if to == tcpstate.Closed {
-		return r.endLocked(from, failed, age, t)
+		return r.endLocked(from, failed, t)
 	}
 	return tcpstate.Cause{}
 }
@@ -93,7 +91,7 @@ func (r *record) ours() tcpstate.Cause {
 }
 
 // endLocked tells what ended the endpoint.
-func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, t *tracker) tcpstate.Cause {
+func (r *record) endLocked(from tcpstate.State, failed bool, t *tracker) tcpstate.Cause {
 	reset := tcpstate.State(r.rstOut.Load()) == from // by an RST of the endpoint's
 	handshake := handshake(from)
 	ours := r.ours()
@@ -102,11 +100,11 @@ func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, 
 		e = endStopped
 	}
 	if e != endNone {
-		ours = tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: endingNames[e]}
+		ours = e.cause()
 	}
 	switch {
 	case !failed:
-		return r.endedLocked(from, age, t)
+		return r.endedLocked(from)
 	case handshake && !reset && r.rst.met.Load():
 		return bySegment("RST")
 	case (handshake || reset) && ours.Which != "":
@@ -124,7 +122,7 @@ func (r *record) endLocked(from tcpstate.State, failed bool, age time.Duration, 
 }
 
 // endedLocked tells what ended an endpoint without an error.
-func (r *record) endedLocked(from tcpstate.State, age time.Duration, t *tracker) tcpstate.Cause {
+func (r *record) endedLocked(from tcpstate.State) tcpstate.Cause {
 	switch from {
 	case tcpstate.LastAck:
 		return bySegment("ACK")
@@ -133,10 +131,6 @@ func (r *record) endedLocked(from tcpstate.State, age time.Duration, t *tracker)
 	case tcpstate.FinWait2:
 		return byTimer("fin-wait-2")
 	case tcpstate.TimeWait:
-		// An active open may take the 4-tuple over before its time.
-		if age < r.tw.timeout && t.connecting.Load() > 0 {
-			return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "time-wait.reuse"}
-		}
 		return byTimer("time-wait")
 	}
 	return tcpstate.Cause{}

@@ -17,6 +17,10 @@ const (
 	DefaultMaxPending  = 8192
 	DefaultTimeWait    = 60 * time.Second // as Linux, TCP_TIMEWAIT_LEN
 	DefaultFINTimeout  = 60 * time.Second // as Linux, net.ipv4.tcp_fin_timeout
+	DefaultTimeWaitMax = 65536            // as Linux, net.ipv4.tcp_max_tw_buckets
+	DefaultReuseDelay  = time.Second      // as Linux, net.ipv4.tcp_tw_reuse_delay
+	DefaultFirstPort   = 32768            // as Linux, net.ipv4.ip_local_port_range
+	DefaultLastPort    = 60999
 	bufferSizeBytes    = 1 << 20
 	maxBufferSizeBytes = 4 << 20
 )

@@ -207,6 +207,9 @@ func (c *Conn) release() {
 	c.ep.Close()
 	c.stack.tracker.observe(r, viaCall)
 	r.inCall.Store(uint32(callNone))
+	if why := ending(r.atRelease.Load()); why != endNone {
+		c.stack.carryOut(r, why)
+	}
 	c.stack.reopenParked(r)
 	c.wake()
 }

@@ -36,6 +36,7 @@ type Stats struct {
 	GivenUp          uint64 `json:"given_up"`           // dials whose guest had stopped asking
 	TimeWaitReopened uint64 `json:"time_wait_reopened"` // newer SYNs that reopened a TIME-WAIT (RFC 6191)
 	TimeWaitOldSYN   uint64 `json:"time_wait_old_syn"`  // older SYNs answered with an ACK
+	TimeWaitOverflow uint64 `json:"time_wait_overflow"` // TIME-WAITs that were ended because there were too many
 	OrphansEnded     uint64 `json:"orphans_ended"`      // endpoints that would never have ended
 
 	RefusedOther uint64 `json:"refused_other"` // UDP and echo requests answered with an ICMP error
@@ -47,6 +48,7 @@ type Stats struct {
 	Pending      int `json:"pending"`        // dials in progress now
 	HalfOpen     int `json:"half_open"`      // handshakes in SYN-RECEIVED now
 	PeakHalfOpen int `json:"peak_half_open"` // the most there have been
+	TimeWait     int `json:"time_wait"`      // endpoints in TIME-WAIT now
 	Tracked      int `json:"tracked"`        // endpoints that are not CLOSED now
 
 	// Defects of the tracker: both are zero, always.
@@ -71,6 +73,7 @@ func (s *Stack) Stats() Stats {
 		Retransmits: s.ns.Stats().TCP.Retransmits.Value(),
 		Pending:     int(s.admission.pendings.Load()), HalfOpen: int(s.admission.halfOpen.Load()),
 		PeakHalfOpen: int(c.peakHalfOpen.Load()), Tracked: tracked,
+		TimeWait: s.timeWait.waits.count(), TimeWaitOverflow: s.timeWait.waits.overflow.Load(),
 		UnknownEndpoints: s.tracker.unknown.Load(), SweptTransitions: s.tracker.swept.Load(),
 	}
 }

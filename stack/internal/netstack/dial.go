@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -49,7 +50,7 @@ func (s *Stack) Dial(ctx context.Context, conn tcpstate.Conn, src, dst netip.Add
 	connected, ch := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventHUp | waiter.EventErr)
 	wq.EventRegister(&connected)
 	defer wq.EventUnregister(&connected)
-	if terr := s.connect(rec, ep, dst); terr != nil {
+	if terr := s.connect(ep, src, dst, ch); terr != nil {
 		s.tracker.unexpect(rec)
 		ep.Close()
 		return nil, errnoOf(terr)
@@ -75,15 +76,34 @@ func (s *Stack) Dial(ctx context.Context, conn tcpstate.Conn, src, dst netip.Add
 	return newConn(s, ep, wq, rec), nil
 }
 
-// connect sends the SYN.
-func (s *Stack) connect(rec *record, ep *tcp.Endpoint, dst netip.AddrPort) tcpip.Error {
-	s.tracker.connecting.Add(1)
-	defer s.tracker.connecting.Add(-1)
-	terr := ep.Connect(fullAddr(dst))
-	if _, started := terr.(*tcpip.ErrConnectStarted); started {
-		return nil
+// connect sends the SYN. When all ports are taken it takes over that of the
+// oldest TIME-WAIT, if that is allowed. woken is what a failure fills.
+func (s *Stack) connect(ep *tcp.Endpoint, src netip.AddrPort, dst netip.AddrPort, woken <-chan struct{}) tcpip.Error {
+	for {
+		terr := ep.Connect(fullAddr(dst))
+		switch terr.(type) {
+		case *tcpip.ErrConnectStarted:
+			return nil
+		case *tcpip.ErrNoPortAvailable:
+		default:
+			return terr
+		}
+		if !s.timeWait.reuse.Load() {
+			return terr
+		}
+		delay := time.Duration(s.timeWait.delayNanos.Load())
+		r := s.timeWait.waits.reusable(func(r *record) bool {
+			return r.remote == dst && (!src.Addr().IsValid() || r.local.Addr() == src.Addr()) && s.picks(r.local.Port())
+		}, delay, s.clock.NowMonotonic())
+		if r == nil {
+			return terr
+		}
+		s.end(r, endReuse)
+		select {
+		case <-woken: // Connect told of its failure
+		default:
+		}
 	}
-	return terr
 }
 
 // expect begins the record of an active open, whose local port is not known

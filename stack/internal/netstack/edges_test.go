@@ -176,7 +176,8 @@ func TestPassiveEdges(t *testing.T) {
 			g.send(ackFl, "nobody reads this")
 			g.expect(rstAck)
 		}, []string{"ESTABLISHED>FIN-WAIT-1 (call close)", "FIN-WAIT-1>FIN-WAIT-2 (segment ACK)", "FIN-WAIT-2>CLOSED (segment unacceptable)"}, tcpstate.Closed},
-		{"RST in TIME-WAIT is ignored (RFC 1337)", func(t *testing.T, g *rawConn, s *Conn) {
+		{"RST in TIME-WAIT is ignored with RFC 1337", func(t *testing.T, g *rawConn, s *Conn) {
+			g.g.gateway.SetRFC1337(true)
 			s.Close()
 			g.expect(finAck)
 			g.send(finAck, "")
@@ -186,6 +187,31 @@ func TestPassiveEdges(t *testing.T) {
 			g.send(finAck, "") // is still answered
 			g.expect(ackFl)
 		}, []string{"ESTABLISHED>FIN-WAIT-1 (call close)", "FIN-WAIT-1>TIME-WAIT (segment FIN-ACK)"}, tcpstate.TimeWait},
+		{"RST in TIME-WAIT", func(t *testing.T, g *rawConn, s *Conn) {
+			s.Close()
+			g.expect(finAck)
+			g.send(finAck, "")
+			g.expect(ackFl)
+			g.seq++
+			g.send(rst, "") // not what is expected: ignored
+			g.seq -= 2
+			g.send(finAck, "")
+			g.expect(ackFl)
+			g.send(rst, "")
+		}, []string{"ESTABLISHED>FIN-WAIT-1 (call close)", "FIN-WAIT-1>TIME-WAIT (segment FIN-ACK)", "TIME-WAIT>CLOSED (segment RST)"}, tcpstate.Closed},
+		{"RST in TIME-WAIT, with bytes that nobody has read", func(t *testing.T, g *rawConn, s *Conn) {
+			s.CloseWrite()
+			g.expect(finAck)
+			g.send(finAck, "the last words")
+			g.expect(ackFl)
+			g.g.log.waitFor(t, s.ID(), tcpstate.TimeWait)
+			g.send(rst, "")
+			g.g.ping(t)
+			if got, err := io.ReadAll(s); err != nil || string(got) != "the last words" {
+				t.Errorf("read %q, %v", got, err)
+			}
+			s.Close()
+		}, []string{"ESTABLISHED>FIN-WAIT-1 (call shutdown)", "FIN-WAIT-1>TIME-WAIT (segment FIN-ACK)", "TIME-WAIT>CLOSED (segment RST)"}, tcpstate.Closed},
 		{"a gap is filled in front of a FIN, and the filler acknowledges ours", func(t *testing.T, g *rawConn, s *Conn) {
 			// Two states in one segment: the one case in which only a
 			// notification shows the first.

@@ -86,6 +86,7 @@ func (s *Stack) ingressTCP(pkt []byte, h headers) ingressVerdict {
 	if flags&header.TCPFlagRst != 0 {
 		if r := s.tracker.find(id); r != nil {
 			r.noteRST(tcpHdr, s.clock.NowMonotonic())
+			s.rstInTimeWait(r, tcpHdr)
 		}
 		s.admission.resetBeforeAccept(id)
 		return pass

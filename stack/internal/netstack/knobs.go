@@ -1,6 +1,8 @@
 package netstack
 
 import (
+	"fmt"
+	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -30,17 +32,21 @@ func (s *Stack) SetTimeWaitTimeout(d time.Duration) error {
 }
 
 // SetTimeWaitReuse sets when active opens reuse a TIME-WAIT, from the next
-// connect on.
-func (s *Stack) SetTimeWaitReuse(r Reuse) error {
-	opt := tcpip.TCPTimeWaitReuseLoopbackOnly
-	switch r {
-	case ReuseOff:
-		opt = tcpip.TCPTimeWaitReuseDisabled
-	case ReuseOn:
-		opt = tcpip.TCPTimeWaitReuseGlobal
-	}
-	return s.setOption(&opt)
-}
+// connect on. No connection of the stack's is from loopback to loopback.
+func (s *Stack) SetTimeWaitReuse(r Reuse) { s.timeWait.reuse.Store(r == ReuseOn) }
+
+// SetTimeWaitReuseDelay sets how long a connection must have been in TIME-WAIT
+// before an active open reuses it, from the next connect on.
+func (s *Stack) SetTimeWaitReuseDelay(d time.Duration) { s.timeWait.delayNanos.Store(int64(d)) }
+
+// SetTimeWaitNewerSYN says whether a newer SYN on a 4-tuple in TIME-WAIT opens a
+// connection at once (RFC 6191) or is answered with an ACK, as an older one is;
+// from the next SYN on.
+func (s *Stack) SetTimeWaitNewerSYN(opens bool) { s.timeWait.keepNewer.Store(!opens) }
+
+// SetRFC1337 says whether an RST leaves a connection in TIME-WAIT as it is, from
+// the next segment on.
+func (s *Stack) SetRFC1337(on bool) { s.timeWait.rfc1337.Store(on) }
 
 // SetFINTimeout sets how long FIN-WAIT-2 may last once the owner of the
 // endpoint has closed it in both directions, for endpoints made from now on.
@@ -53,9 +59,19 @@ func (s *Stack) SetFINTimeout(d time.Duration) error {
 // on.
 func (s *Stack) SetSYNBacklog(n int) { s.admission.setBacklog(n) }
 
-// setPortRange sets the ports that active opens pick from, both ends included.
-func (s *Stack) setPortRange(first, last uint16) error {
+// SetPortRange sets the ports that active opens pick from, both ends included,
+// from the next connect on. The first is at least 1 and no more than the last.
+func (s *Stack) SetPortRange(first, last uint16) error {
+	if first == 0 || first > last { // gVisor would make no port of 0-65535
+		return fmt.Errorf("netstack: ports %d-%d: %w", first, last, syscall.EINVAL)
+	}
 	return errnoOf(s.ns.SetPortRange(first, last))
+}
+
+// picks reports whether an active open may pick the port.
+func (s *Stack) picks(port uint16) bool {
+	first, last := s.ns.PortRange()
+	return first <= port && port <= last
 }
 
 func (s *Stack) setOption(opt tcpip.SettableTransportProtocolOption) error {
@@ -83,5 +99,15 @@ func (s *Stack) setDefaults() error {
 	if err := s.SetFINTimeout(DefaultFINTimeout); err != nil {
 		return err
 	}
-	return s.SetTimeWaitReuse(ReuseLoopback)
+	// gVisor would reuse a TIME-WAIT after a second, always; see Stack.connect.
+	reuse := tcpip.TCPTimeWaitReuseDisabled
+	if err := s.setOption(&reuse); err != nil {
+		return err
+	}
+	if err := s.SetPortRange(DefaultFirstPort, DefaultLastPort); err != nil {
+		return err
+	}
+	s.SetTimeWaitReuseDelay(DefaultReuseDelay)
+	s.SetTimeWaitMax(DefaultTimeWaitMax)
+	return nil
 }

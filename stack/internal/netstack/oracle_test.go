@@ -9,6 +9,14 @@ import (
 	"testing"
 )
 
+// campaignVar says how many connections go over the bad link of TestCampaign,
+// instead of those of the suite; "make campaign" sets it, and has it tested at
+// full size what the suite tests with less.
+const campaignVar = "TCPBOX_CAMPAIGN"
+
+// inFull reports whether "make campaign" runs.
+func inFull() bool { return os.Getenv(campaignVar) != "" }
+
 // TestOracle runs the campaign of campaign_test.go against the truth: a
 // temporary copy of the gVisor module whose state setter calls back. Nothing of
 // gVisor enters the repository, and what is tested is the code as it is.

@@ -19,6 +19,9 @@ func (s *Stack) Progress() Progress {
 			p.Unsettled++
 		}
 	}
+	if s.ender.waiting() {
+		p.Unsettled++
+	}
 	st := s.ns.Stats().TCP
 	p.Segments = st.SegmentsSent.Value() + st.ValidSegmentsReceived.Value()
 	return p

@@ -35,13 +35,16 @@ type record struct {
 	inCall   atomic.Uint32 // the own call that runs now
 	policy   atomic.Uint32 // why tcpbox itself ends the endpoint
 	released atomic.Bool   // its owner has closed or reset it
-	rstOut   atomic.Uint32 // in which state an RST to the guest was seen
-	icmpIn   atomic.Bool   // an ICMP error from the guest was seen
+	// atRelease is why the endpoint is to be ended when its owner closes it.
+	atRelease atomic.Uint32
+	rstOut    atomic.Uint32 // in which state an RST to the guest was seen
+	icmpIn    atomic.Bool   // an ICMP error from the guest was seen
 	// portClosed: one of them said that nobody listens, which gVisor takes as it
 	// takes an RST.
 	portClosed atomic.Bool
 	mute       atomic.Bool // the endpoint's RST must not leave
 	rst        rstFacts
+	twLink     twLink
 
 	mu       sync.Mutex // guards what follows and the order of emitted states
 	bound    bool       // tuple, local and remote are known
@@ -114,14 +117,32 @@ var callNames = [...]string{"", "shutdown", "close", "abort"}
 type ending uint32
 
 const (
-	endNone      ending = iota
-	endReopen           // a newer SYN reopens the 4-tuple (RFC 6191)
-	endOrphan           // an orphan that netstack would keep for ever
-	endStopped          // the stack is being closed
-	endHalfClose        // half-closed and idle for too long
+	endNone        ending = iota
+	endReopen             // a newer SYN reopens the 4-tuple (RFC 6191)
+	endOrphan             // an orphan that netstack would keep for ever
+	endStopped            // the stack is being closed
+	endHalfClose          // half-closed and idle for too long
+	endTimeWaitMax        // too many in TIME-WAIT
+	endReuse              // an active open takes the port of a TIME-WAIT
+	endTimeWaitRST        // an RST in TIME-WAIT (RFC 1337)
 )
 
-var endingNames = [...]string{"", "time-wait reopened", "orphan", "stopped", "half-close-timeout"}
+var endingNames = [...]string{
+	"", "time-wait reopened", "orphan", "stopped", "half-close-timeout", "time-wait.max", "time-wait.reuse", "RST",
+}
+
+// inTimeWait reports whether it ends TIME-WAITs alone: the owner may still read.
+func (e ending) inTimeWait() bool {
+	return e == endTimeWaitMax || e == endTimeWaitRST
+}
+
+// cause is what the log says of it.
+func (e ending) cause() tcpstate.Cause {
+	if e == endTimeWaitRST {
+		return bySegment(endingNames[e])
+	}
+	return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: endingNames[e]}
+}
 
 func (r *record) state() tcpstate.State { return tcpstate.State(r.last.Load()) }
 

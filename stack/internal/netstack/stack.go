@@ -35,6 +35,7 @@ type Stack struct {
 	admission *admission
 	forwarder *tcp.Forwarder
 	timeWait  *timeWaitOptions
+	ender     *ender
 	counters  counters
 	icmpLimit *rate.Limiter
 	addrs     []netip.Addr
@@ -75,6 +76,7 @@ func New(cfg Config) (*Stack, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.tracker = newTracker(s.clock, cfg.Sink, s.timeWait, cfg.Numbers)
 	s.tracker.unpark = s.redeliver
+	s.ender = s.tracker.ender
 	if cfg.MaxPending == 0 {
 		cfg.MaxPending = DefaultMaxPending
 	}
@@ -145,9 +147,10 @@ func (s *Stack) Run() error {
 		s.runMu.Unlock()
 		return nil
 	}
-	s.running.Add(2)
+	s.running.Add(3)
 	s.runMu.Unlock()
 	go s.sweep()
+	go s.endCondemned()
 	defer s.running.Done()
 	return s.link.run()
 }

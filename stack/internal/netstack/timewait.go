@@ -14,6 +14,11 @@ import (
 // timeWaitOptions are the knobs of TIME-WAIT that the tracker needs to know.
 type timeWaitOptions struct {
 	timeoutNanos atomic.Int64
+	reuse        atomic.Bool  // by active opens
+	delayNanos   atomic.Int64 // how long one is at rest before that
+	keepNewer    atomic.Bool  // a newer SYN opens nothing
+	rfc1337      atomic.Bool  // an RST ends none
+	waits        timeWaits
 }
 
 func (o *timeWaitOptions) timeout() time.Duration { return time.Duration(o.timeoutNanos.Load()) }
@@ -26,7 +31,6 @@ type twFacts struct {
 	timestamps bool
 	recentTS   uint32
 	since      tcpip.MonotonicTime
-	timeout    time.Duration // in force when TIME-WAIT began
 }
 
 // pawsIdle is how long a remembered timestamp means something (RFC 7323,
@@ -55,7 +59,8 @@ func (f *twFacts) newer(seq uint32, hasTS bool, tsval uint32, now tcpip.Monotoni
 // gVisor gives a SYN in TIME-WAIT to a listening endpoint only; behind a
 // forwarder it would drop it, and the guest would stall until TIME-WAIT ends.
 // A Linux server opens a connection for a newer SYN and answers an older one
-// with an ACK (RFC 9293, section 3.10.7.4, TIME-WAIT).
+// with an ACK (RFC 9293, section 3.10.7.4, TIME-WAIT). That is done with a newer
+// one as well after SetTimeWaitNewerSYN(false).
 func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) {
 	ep := r.ep.Load()
 	if ep == nil {
@@ -90,7 +95,7 @@ func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) 
 	r.mu.Lock()
 	newer := r.tw.newer(tcpHdr.SequenceNumber(), opts.TS, opts.TSVal, now)
 	r.mu.Unlock()
-	if newer {
+	if newer && !s.timeWait.keepNewer.Load() {
 		if !r.released.Load() && r.firstSYN(now) && r.park(pkt, now, tcpstate.TimeWait) {
 			// What the guest sent before is still being read; Conn.Close goes
 			// on from here. If that takes longer than until the guest's next
@@ -108,6 +113,29 @@ func (s *Stack) synOnRecord(r *record, pkt []byte, ipHdrLen int) (deliver bool) 
 	tcpHdr.SetFlags(uint8(header.TCPFlagAck))
 	tcpHdr.SetSequenceNumber(tcpHdr.SequenceNumber() - 1)
 	return true
+}
+
+// rstInTimeWait ends a TIME-WAIT whose guest sends an RST at exactly the
+// sequence number that is expected, as Linux does unless tcp_rfc1337 is set.
+// gVisor ignores them all, which is what RFC 1337 asks for.
+func (s *Stack) rstInTimeWait(r *record, tcpHdr header.TCP) {
+	ep := r.ep.Load()
+	if st := r.state(); ep == nil || st != tcpstate.TimeWait && !closing(st) || s.timeWait.rfc1337.Load() {
+		return
+	}
+	// What begins TIME-WAIT may be queued in front of the RST.
+	ep.LockUser()
+	ep.UnlockUser()
+	s.tracker.observe(r, viaNotify)
+	if r.state() != tcpstate.TimeWait {
+		return
+	}
+	r.mu.Lock()
+	exact := r.tw.known && tcpHdr.SequenceNumber() == r.tw.rcvNxt
+	r.mu.Unlock()
+	if exact {
+		s.carryOut(r, endTimeWaitRST)
+	}
 }
 
 // firstSYN reports whether this is the first SYN of the next connection, or

@@ -34,6 +34,7 @@ type tracker struct {
 	stack *gvstack.Stack
 	sink  tcpstate.Sink
 	tw    *timeWaitOptions
+	ender *ender
 
 	numbers *tcpstate.Numbers
 
@@ -45,10 +46,9 @@ type tracker struct {
 	// unpark gets the SYN that waited for a record's end.
 	unpark func([]byte)
 
-	stopping   atomic.Bool   // resets are policy
-	connecting atomic.Int32  // active opens that pick their port now
-	unknown    atomic.Uint64 // segments of endpoints that have no record; a defect
-	swept      atomic.Uint64 // changes that only the sweeper found; a defect
+	stopping atomic.Bool   // resets are policy
+	unknown  atomic.Uint64 // segments of endpoints that have no record; a defect
+	swept    atomic.Uint64 // changes that only the sweeper found; a defect
 }
 
 func newTracker(clock tcpip.Clock, sink tcpstate.Sink, tw *timeWaitOptions, numbers *tcpstate.Numbers) *tracker {
@@ -62,6 +62,7 @@ func newTracker(clock tcpip.Clock, sink tcpstate.Sink, tw *timeWaitOptions, numb
 		clock:    clock,
 		sink:     sink,
 		tw:       tw,
+		ender:    newEnder(),
 		numbers:  numbers,
 		records:  make(map[gvstack.TransportEndpointID]*record),
 		live:     make(map[*record]struct{}),
@@ -133,7 +134,7 @@ func (t *tracker) observe(r *record, v via) {
 	if !r.since.IsZero() {
 		tr.Age = now.Sub(r.since)
 	}
-	tr.Cause = r.causeLocked(from, to, raw == tcp.StateError, tr.Age, t)
+	tr.Cause = r.causeLocked(from, to, raw == tcp.StateError, t)
 	if raw == tcp.StateError && handshake(from) {
 		// gVisor notes the error before it writes the state; nobody else asks
 		// for it, for the error that a failed handshake returns is kept apart.
@@ -142,11 +143,9 @@ func (t *tracker) observe(r *record, v via) {
 			tr.Cause = why
 		}
 	}
-	if to == tcpstate.TimeWait {
-		r.tw.timeout = t.tw.timeout()
-	}
 	r.since = now
 	r.last.Store(uint32(to))
+	t.moved(r, from, to)
 	t.sink(tr)
 	if to == tcpstate.Closed && (raw == tcp.StateError || from == tcpstate.CloseWait) {
 		r.failLocked(tr.Cause)
