@@ -422,4 +422,3 @@ func TestKnobs(t *testing.T) {
 		}
 	}
 }
-
