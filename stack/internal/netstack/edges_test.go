@@ -250,9 +250,7 @@ func TestPassiveEdges(t *testing.T) {
 			c.run(t, g, s)
 			wantPath(t, "the gateway", g.g.log.waitFor(t, s.ID(), c.end), append(append([]string(nil), passive...), c.then...)...)
 			if c.end == tcpstate.Closed {
-				if st := g.g.gateway.Stats(); st.Tracked != 0 {
-					t.Errorf("%d endpoints are still tracked", st.Tracked)
-				}
+				eventually(t, "it was forgotten", func() bool { return g.g.gateway.Stats().Tracked == 0 })
 			}
 		})
 	}
