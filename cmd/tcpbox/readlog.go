@@ -23,6 +23,7 @@ type recording struct {
 	file   *os.File
 	live   io.ReadCloser // nil unless it is a sandbox that sends
 	opened bool          // by us
+	older  []older       // what was written before, and has not been read yet
 	errs   io.Writer
 	good   uint64
 	bad    uint64
@@ -31,7 +32,8 @@ type recording struct {
 	onSegment func(statelog.Segment) error // nil passes over them
 }
 
-// openRecording opens FILE, or takes standard input for "-".
+// openRecording opens FILE, and with it what was written before it was rotated, or
+// takes standard input for "-".
 func openRecording(name string, streams Streams) (*recording, error) {
 	if name == "-" {
 		return &recording{name: "standard input", file: streams.In, errs: streams.Err}, nil
@@ -49,7 +51,7 @@ func openRecording(name string, streams Streams) (*recording, error) {
 	if err != nil {
 		return nil, cannotRead(name, err)
 	}
-	return &recording{name: name, file: f, opened: true, errs: streams.Err}, nil
+	return &recording{name: name, file: f, opened: true, older: openOlder(name, f), errs: streams.Err}, nil
 }
 
 // cannotRead says why a recording cannot be read.
@@ -64,8 +66,15 @@ func cannotRead(name string, err error) error {
 
 // read gives each record to take, until the end or until take or reading fails.
 // Damaged lines are told and passed over; it is an error if there is nothing
-// else.
+// else. Earlier files of a rotated recording come first.
 func (r *recording) read(in io.Reader, take func(*statelog.Record) error) error {
+	if err := r.readOlder(take); err != nil {
+		return err
+	}
+	return r.readFrom(in, take)
+}
+
+func (r *recording) readFrom(in io.Reader, take func(*statelog.Record) error) error {
 	reader := statelog.NewReader(in)
 	reader.OnSegment = r.onSegment
 	for {
@@ -104,6 +113,9 @@ func (r *recording) damaged(line *statelog.LineError) {
 func (r *recording) end() error {
 	if r.live != nil {
 		r.live.Close()
+	}
+	for _, o := range r.older {
+		o.file.Close() //nolint:gosec // nothing was written
 	}
 	if r.opened {
 		r.file.Close() //nolint:gosec // nothing was written

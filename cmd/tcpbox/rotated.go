@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+
+	"tcpbox/stack/statelog"
+	"tcpbox/stack/tcpstate"
+)
+
+// lookForFirst is how much of a file is looked at for its first record, in bytes.
+const lookForFirst = 1 << 20
+
+// older is an earlier file of a recording that was rotated.
+type older struct {
+	name string
+	file *os.File
+}
+
+// openOlder opens what was written before the newest file of a rotated recording,
+// the oldest first: FILE.1, FILE.2 and so on, as long as they are of the same
+// sandbox. What is left of an earlier run is not, nor is anything if FILE has the
+// beginning of its own.
+func openOlder(name string, newest *os.File) []older {
+	sandbox, beginning := firstLine(newest)
+	var found []older
+	seen := []*os.File{newest}
+	for i := 1; sandbox != "" && !beginning && i < mostLogFiles; i++ {
+		one := older{name: name + "." + strconv.Itoa(i)}
+		var err error
+		if one.file, err = os.Open(one.name); err != nil {
+			break
+		}
+		if isOneOf(one.file, seen) { // it was rotated meanwhile
+			one.file.Close() //nolint:gosec // nothing was written
+			continue
+		}
+		var of string
+		if of, beginning = firstLine(one.file); of != sandbox {
+			one.file.Close() //nolint:gosec // nothing was written
+			break
+		}
+		found, seen = append(found, one), append(seen, one.file)
+	}
+	slices.Reverse(found)
+	return found
+}
+
+func isOneOf(f *os.File, others []*os.File) bool {
+	a, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	for _, o := range others {
+		if b, err := o.Stat(); err == nil && os.SameFile(a, b) {
+			return true
+		}
+	}
+	return false
+}
+
+// firstLine says of which sandbox the first line of a file is that can be read, and
+// whether it is the first of its run: connection 1 begins. The file is read from
+// where it was afterwards. What is no regular file, or no recording, is of none.
+func firstLine(f *os.File) (sandbox string, beginning bool) {
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
+		return "", false
+	}
+	reader := statelog.NewReader(io.NewSectionReader(f, 0, lookForFirst))
+	reader.OnSegment = func(s statelog.Segment) error {
+		sandbox = s.Sandbox
+		return io.EOF
+	}
+	for {
+		r, err := reader.Next()
+		var line *statelog.LineError
+		switch {
+		case err == nil:
+			return r.Sandbox, r.Conn == 1 && r.Facts == nil && r.From == tcpstate.Closed
+		case !errors.As(err, &line):
+			return sandbox, false
+		}
+	}
+}
+
+// readOlder gives the records of the earlier files to take, and says that there
+// are some.
+func (r *recording) readOlder(take func(*statelog.Record) error) error {
+	if len(r.older) == 0 {
+		return nil
+	}
+	first, newest := r.older[0].name, r.name
+	text := fmt.Sprintf("%s is", printable(first))
+	if n := len(r.older); n > 1 {
+		text = fmt.Sprintf("%s to %s are", printable(first), printable(r.older[n-1].name))
+	}
+	fmt.Fprintf(r.errs, "tcpbox: %s read before %s\n", text, printable(newest))
+	defer func() { r.name = newest }()
+	for _, o := range r.older {
+		r.name = o.name
+		err := r.readFrom(o.file, take)
+		o.file.Close() //nolint:gosec // nothing was written
+		if err != nil {
+			return err
+		}
+	}
+	r.older = nil
+	return nil
+}
