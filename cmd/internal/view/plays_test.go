@@ -256,7 +256,7 @@ var plays = []struct {
 		p.state(stack, tcpstate.Closed)
 		p.inject(packet.Build{Src: fin.Packet.Src, Dst: fin.Packet.Dst, Flags: packet.RST, Seq: fin.Packet.TCP.Seq + 1})
 		p.hop(stack, packet.RST)
-		p.later(time.Minute, guest, tcpstate.Closed)
+		p.state(guest, tcpstate.Closed)
 	}},
 }
 
