@@ -7,8 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"time"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
