@@ -46,6 +46,7 @@ func newApp(streams Streams) *cli.App {
 			inspectCommand(streams),
 			execCommand(streams),
 			stopCommand(streams),
+			setCommand(streams),
 			publishCommand(streams),
 			unpublishCommand(streams),
 			ssCommand(streams),

@@ -61,7 +61,7 @@ func TestComplete(t *testing.T) {
 		{"tcpbox run --net=none --ke", "words", "--keep-fd"},
 		{"tcpbox doctor --", "words", "--json --help"},
 		{"tcpbox version -", "words", "--json --help"},
-		{"tcpbox get -", "words", "--help"},
+		{"tcpbox completion -", "words", "--help"},
 		{"tcpbox lab run --", "words", "--json --help"},
 		{"tcpbox lab run time-wait-exhaustion --", "words", "--json --help"},
 		{"tcpbox lab ls --", "words", "--help"},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"tcpbox/cmd/internal/control"
 	"tcpbox/policy/document"
 	"tcpbox/policy/knob"
 	"tcpbox/stack/tcpstate"
@@ -65,7 +66,7 @@ func checkPolicies(paths []string, streams Streams) error {
 	for _, path := range paths {
 		d, err := readPolicy(path)
 		if err == nil {
-			err = settingsOf(d).Check()
+			err = control.SettingsOf(d).Check()
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -85,32 +86,11 @@ func (f *runFlags) documentFlags() []cli.Flag {
 	return flags
 }
 
-// Effective is what "tcpbox config print --json" and "tcpbox get --json" print.
+// Effective is what "tcpbox config print --json" prints.
 type Effective struct {
-	V        int                `json:"v"`
-	Document *document.Document `json:"document,omitempty"`
-	Knobs    []EffectiveKnob    `json:"knobs"`
-}
-
-// EffectiveKnob is what holds for one knob on one leg.
-type EffectiveKnob struct {
-	Key     string `json:"key"`
-	Leg     string `json:"leg"`
-	Carries bool   `json:"carries"`          // the leg can carry it
-	Value   string `json:"value,omitempty"`  // what holds
-	Source  string `json:"source,omitempty"` // who says so
-	Text    string `json:"text,omitempty"`   // what was done, or why not
-}
-
-// effectiveVersion is that of Effective.
-const effectiveVersion = 1
-
-func effectiveKnobs(values []knob.Value) []EffectiveKnob {
-	out := make([]EffectiveKnob, 0, len(values))
-	for _, v := range values {
-		out = append(out, EffectiveKnob{Key: v.Key, Leg: v.Leg.String(), Carries: v.Carries, Value: v.Value, Source: v.Source, Text: v.Text})
-	}
-	return out
+	V        int                 `json:"v"`
+	Document document.Document   `json:"document"`
+	Knobs    []control.KnobValue `json:"knobs"`
 }
 
 // printPolicy shows every effective value with its source, and what each leg
@@ -120,7 +100,7 @@ func printPolicy(f *runFlags, asJSON bool, w io.Writer) error {
 		return err
 	}
 	f.nameSources()
-	settings := settingsOf(f.document)
+	settings := control.SettingsOf(f.document)
 	if err := settings.Check(); err != nil {
 		return err
 	}
@@ -129,7 +109,7 @@ func printPolicy(f *runFlags, asJSON bool, w io.Writer) error {
 		return err
 	}
 	if asJSON {
-		return printJSON(w, Effective{V: effectiveVersion, Document: &f.document, Knobs: effectiveKnobs(values)})
+		return printJSON(w, Effective{V: control.Version, Document: f.document, Knobs: control.KnobValues(values)})
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(key, value, source string) { fmt.Fprintf(t, "%s\t%s\t%s\n", key, value, source) }

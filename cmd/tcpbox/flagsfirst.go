@@ -9,7 +9,7 @@ import (
 
 // flagsAnywhere are the commands whose flags may follow their arguments, of
 // which no word begins with a dash: filters, names, numbers.
-var flagsAnywhere = []string{"ss", "log", "stat", "ladder", "inspect", "stop", "publish", "unpublish", "explain"}
+var flagsAnywhere = []string{"ss", "log", "stat", "ladder", "inspect", "stop", "publish", "unpublish", "explain", "set", "get"}
 
 // flagsFirst moves the flags of such a command before its arguments, where the
 // flag parser wants them. Behind -- nothing is a flag.

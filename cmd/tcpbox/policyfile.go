@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"tcpbox"
+	"tcpbox/cmd/internal/control"
 	"tcpbox/policy"
 	"tcpbox/policy/document"
 	"tcpbox/policy/knob"
@@ -62,27 +63,12 @@ func (f *runFlags) settle() error {
 
 // apply sets what a document says.
 func apply(c *tcpbox.Config, d document.Document) {
-	s := settingsOf(d)
+	s := control.SettingsOf(d)
 	c.Policy, c.Knobs, c.Sysctls, c.Limits = s.Policy, s.Knobs, s.Sysctls, s.Limits
 	c.DNS = tcpbox.DNS{None: d.DNS.Mode == document.DNSNone, Servers: d.DNS.Servers}
 	for _, h := range d.DNS.Hosts {
 		c.DNS.Hosts = append(c.DNS.Hosts, dns.Host(h))
 	}
-}
-
-// settingsOf is what of a document can be changed while the sandbox runs.
-func settingsOf(d document.Document) tcpbox.Settings {
-	s := tcpbox.Settings{Policy: policy.Policy{Net: policy.NetPublic}, Knobs: d.Settings(), Limits: tcpbox.Limits(d.Limits)}
-	if d.Net != nil {
-		s.Policy.Net = *d.Net
-	}
-	for _, r := range d.Rules {
-		s.Policy.Rules = append(s.Policy.Rules, r.Rule)
-	}
-	for _, sysctl := range d.Sysctls {
-		s.Sysctls = append(s.Sysctls, sysctl.Sysctl)
-	}
-	return s
 }
 
 // setPolicy takes the flags that a document has keys for. It reports false for

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tcpbox"
+	"tcpbox/policy/knob"
 	"tcpbox/stack/statelog"
 	"tcpbox/stack/tcpstate"
 )
@@ -22,6 +23,9 @@ type Box interface {
 	Exec(ctx context.Context, cfg tcpbox.ExecConfig) (*tcpbox.Command, error)
 	Follow(opt tcpbox.FollowOptions) (*tcpbox.Follower, error)
 	Counts() tcpbox.Counts
+	Settings() tcpbox.Settings
+	Set(settings ...knob.Setting) ([]knob.Change, error)
+	SetPolicy(next tcpbox.Settings) ([]knob.Change, error)
 	Segments(conn tcpstate.Conn) ([]statelog.Record, []statelog.Segment, error)
 }
 

@@ -30,6 +30,7 @@ type fakeBox struct {
 	netns uint64 // that is served
 
 	published []tcpbox.Publish
+	settings  tcpbox.Settings
 }
 
 func (b *fakeBox) Segments(conn tcpstate.Conn) ([]statelog.Record, []statelog.Segment, error) {

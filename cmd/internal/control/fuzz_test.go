@@ -20,6 +20,9 @@ func FuzzRequests(f *testing.F) {
 		{"POST", "/v1/publish", `{"spec":"8080:80","accept_from":["192.0.2.0/24"]}`},
 		{"POST", "/v1/unpublish", `{"spec":"[::1]:0:80/udp"}`},
 		{"POST", "/v1/exec", `{"args":["true"]}`},
+		{"GET", "/v1/settings", ""},
+		{"POST", "/v1/set", `{"settings":["fin-timeout=5s","stack.syn-backlog=4"]}`},
+		{"POST", "/v1/policy", `{"document":{"version":1,"net":"none","rules":["allow @public"],"tcp":{"fin-timeout":"5s"},"sysctl":{"net.ipv4.tcp_sack":"0"}}}`},
 		{"PUT", "/v1/stop", `{}`},
 		{"GET", "/v2/../v1/inspect", `{"a":1}{"b":2}`},
 	} {

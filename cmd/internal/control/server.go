@@ -98,6 +98,9 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/exec", s.exec)
 	mux.HandleFunc("GET /v1/log", s.logStream)
 	mux.HandleFunc("GET /v1/stat", s.stat)
+	mux.HandleFunc("GET /v1/settings", s.settings)
+	mux.HandleFunc("POST /v1/set", s.set)
+	mux.HandleFunc("POST /v1/policy", s.policy)
 	mux.HandleFunc("GET /v1/segments/{conn}", s.segments)
 	return limitBodies(known(mux))
 }

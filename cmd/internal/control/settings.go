@@ -1,0 +1,220 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"tcpbox"
+	"tcpbox/policy"
+	"tcpbox/policy/document"
+	"tcpbox/policy/knob"
+)
+
+// SettingsAnswer is the answer to GET /v1/settings.
+type SettingsAnswer struct {
+	V        int               `json:"v"`
+	Document document.Document `json:"document"` // what is in force, but for dns, which does not change
+	Knobs    []KnobValue       `json:"knobs"`
+}
+
+// KnobValue is what holds for one knob on one leg.
+type KnobValue struct {
+	Key     string `json:"key"`
+	Leg     string `json:"leg"`
+	Carries bool   `json:"carries"`          // the leg can carry it
+	Value   string `json:"value,omitempty"`  // what holds
+	Source  string `json:"source,omitempty"` // who says so
+	Text    string `json:"text,omitempty"`   // what was done, or why not
+}
+
+// KnobValues are those of a plan.
+func KnobValues(values []knob.Value) []KnobValue {
+	out := make([]KnobValue, 0, len(values))
+	for _, v := range values {
+		out = append(out, KnobValue{Key: v.Key, Leg: v.Leg.String(), Carries: v.Carries, Value: v.Value, Source: v.Source, Text: v.Text})
+	}
+	return out
+}
+
+// SetRequest is the body of POST /v1/set.
+type SetRequest struct {
+	Settings []string `json:"settings"` // as knob.ParseSetting reads them
+}
+
+// PolicyRequest is the body of POST /v1/policy. What it does not say is set to
+// its default.
+type PolicyRequest struct {
+	Document *document.Document `json:"document"`
+}
+
+// ChangesAnswer is the answer to both.
+type ChangesAnswer struct {
+	V       int      `json:"v"`
+	Changes []Change `json:"changes"`
+}
+
+// Change is what one leg made of a setting.
+type Change struct {
+	Leg      string `json:"leg"`
+	Key      string `json:"key"`
+	From     string `json:"from,omitempty"`
+	To       string `json:"to,omitempty"`
+	Applied  bool   `json:"applied"`
+	Text     string `json:"text"`               // what was done, or why not
+	Existing string `json:"existing,omitempty"` // whether connections that are there follow
+}
+
+func changesOf(changes []knob.Change) []Change {
+	out := make([]Change, 0, len(changes))
+	for _, c := range changes {
+		out = append(out, Change{c.Leg.String(), c.Key, c.From, c.To, c.Applied, c.Text, c.Existing})
+	}
+	return out
+}
+
+const (
+	setBody    = `the body is {"settings": ["fin-timeout=5s"]}`
+	policyBody = `the body is {"document": {"version": 1}}; see docs/policy.md`
+)
+
+func (s *Server) settings(w http.ResponseWriter, _ *http.Request) {
+	now := s.box.Settings()
+	values, err := now.Values()
+	if err != nil {
+		refuse(w, http.StatusInternalServerError, err, "")
+		return
+	}
+	answer(w, http.StatusOK, SettingsAnswer{V: Version, Document: DocumentOf(now), Knobs: KnobValues(values)})
+}
+
+func (s *Server) set(w http.ResponseWriter, r *http.Request) {
+	var req SetRequest
+	err := read(r, &req)
+	if err == nil && len(req.Settings) == 0 {
+		err = errors.New("there is nothing to set")
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err, setBody)
+		return
+	}
+	var settings []knob.Setting
+	for _, text := range req.Settings {
+		setting, err := knob.ParseSetting(text)
+		if err != nil {
+			refuseSettings(w, http.StatusBadRequest, err)
+			return
+		}
+		settings = append(settings, setting)
+	}
+	s.answerChanges(w)(s.box.Set(settings...))
+}
+
+func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
+	var req PolicyRequest
+	err := read(r, &req)
+	if err == nil && req.Document == nil {
+		err = errors.New("there is no document")
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err, policyBody)
+		return
+	}
+	if d := req.Document.DNS; d.Mode != document.DNSUnsaid || len(d.Hosts) > 0 {
+		refuse(w, http.StatusBadRequest, errors.New("dns cannot be changed while the sandbox runs"), "leave it out, or start the sandbox again")
+		return
+	}
+	s.answerChanges(w)(s.box.SetPolicy(SettingsOf(*req.Document)))
+}
+
+func (s *Server) answerChanges(w http.ResponseWriter) func([]knob.Change, error) {
+	return func(changes []knob.Change, err error) {
+		var wrong *tcpbox.ConfigError
+		switch {
+		case errors.As(err, &wrong):
+			refuseSettings(w, http.StatusBadRequest, err)
+		case err != nil:
+			refuseSettings(w, http.StatusConflict, err)
+		default:
+			answer(w, http.StatusOK, ChangesAnswer{V: Version, Changes: changesOf(changes)})
+		}
+	}
+}
+
+// refuseSettings answers with the hint of the first error that has one.
+func refuseSettings(w http.ResponseWriter, status int, err error) {
+	hint := ""
+	var setting *knob.Error
+	if errors.As(err, &setting) {
+		hint = setting.Hint
+	}
+	refuse(w, status, err, hint)
+}
+
+// SettingsOf is what of a document can be changed while a sandbox runs.
+func SettingsOf(d document.Document) tcpbox.Settings {
+	s := tcpbox.Settings{Policy: policy.Policy{Net: policy.NetPublic}, Knobs: d.Settings(), Limits: tcpbox.Limits(d.Limits)}
+	if d.Net != nil {
+		s.Policy.Net = *d.Net
+	}
+	for _, r := range d.Rules {
+		s.Policy.Rules = append(s.Policy.Rules, r.Rule)
+	}
+	for _, sysctl := range d.Sysctls {
+		s.Sysctls = append(s.Sysctls, sysctl.Sysctl)
+	}
+	return s
+}
+
+// DocumentOf is the document that says what s does. SettingsOf turns it into s
+// again.
+func DocumentOf(s tcpbox.Settings) document.Document {
+	net := s.Policy.Net
+	d := document.Document{Net: &net, TCP: s.Knobs, Limits: document.Limits(s.Limits)}
+	for _, r := range s.Policy.Rules {
+		d.Rules = append(d.Rules, document.Rule{Rule: r})
+	}
+	for _, sysctl := range s.Sysctls {
+		d.Sysctls = append(d.Sysctls, document.Sysctl{Sysctl: sysctl})
+	}
+	return d
+}
+
+// Settings returns what is in force.
+func (c *Client) Settings(ctx context.Context) (SettingsAnswer, error) {
+	var out SettingsAnswer
+	err := c.do(ctx, requestTimeout, http.MethodGet, "settings", nil, &out)
+	return out, err
+}
+
+// Set changes some knobs, all or nothing.
+func (c *Client) Set(ctx context.Context, settings ...knob.Setting) (ChangesAnswer, error) {
+	var req SetRequest
+	for _, s := range settings {
+		req.Settings = append(req.Settings, s.String())
+	}
+	var out ChangesAnswer
+	err := c.do(ctx, requestTimeout, http.MethodPost, "set", req, &out)
+	return out, err
+}
+
+// SetPolicy puts a document in the place of all that is in force.
+func (c *Client) SetPolicy(ctx context.Context, d document.Document) (ChangesAnswer, error) {
+	var out ChangesAnswer
+	err := c.do(ctx, requestTimeout, http.MethodPost, "policy", PolicyRequest{&d}, &out)
+	return out, err
+}
+
+// String returns one line for people.
+func (c Change) String() string {
+	name := c.Leg + "." + c.Key
+	if !c.Applied {
+		return name + " is not changed: " + c.Text
+	}
+	from := c.From
+	if from == "" {
+		from = "its default"
+	}
+	return fmt.Sprintf("%s: %s > %s: %s", name, from, c.To, c.Existing)
+}

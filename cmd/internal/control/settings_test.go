@@ -1,0 +1,120 @@
+package control
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+
+	"tcpbox"
+	"tcpbox/policy"
+	"tcpbox/policy/document"
+	"tcpbox/policy/knob"
+	"tcpbox/stack/tcpstate"
+)
+
+func (b *fakeBox) Settings() tcpbox.Settings {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.settings
+}
+
+func (b *fakeBox) Set(settings ...knob.Setting) ([]knob.Change, error) {
+	next := b.Settings()
+	next.Knobs = append(next.Knobs[:len(next.Knobs):len(next.Knobs)], settings...)
+	return b.SetPolicy(next)
+}
+
+func (b *fakeBox) SetPolicy(next tcpbox.Settings) ([]knob.Change, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.err != nil {
+		return nil, b.err
+	}
+	if err := next.Check(); err != nil {
+		return nil, &tcpbox.ConfigError{Err: err}
+	}
+	b.settings = next
+	return []knob.Change{{Leg: tcpstate.Stack, Key: "fin-timeout", From: "60s", To: "5s", Applied: true, Text: "done", Existing: "new ones follow"}}, nil
+}
+
+func TestSettings(t *testing.T) {
+	runtimeDir(t)
+	box := &fakeBox{settings: tcpbox.Settings{Policy: policy.Policy{Net: policy.NetAll}}}
+	serve(t, "web", box)
+	c, err := Connect("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	s, err := knob.ParseSetting("stack.fin-timeout=5s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := c.Set(t.Context(), s)
+	if err != nil || len(answer.Changes) != 1 || answer.Changes[0].String() != "stack.fin-timeout: 60s > 5s: new ones follow" {
+		t.Errorf("Set = %+v, %v", answer, err)
+	}
+	now, err := c.Settings(t.Context())
+	if err != nil || now.Document.String() != "version: 1\nnet: all\ntcp:\n  stack.fin-timeout: 5s\n" {
+		t.Errorf("Settings = %+v, %v", now, err)
+	}
+	found := false
+	for _, k := range now.Knobs {
+		if k.Key == "fin-timeout" && k.Leg == "stack" {
+			found = k.Value == "5s" && k.Source == "set" && k.Carries
+		}
+	}
+	if !found {
+		t.Errorf("the stack's fin-timeout is not among %+v", now.Knobs)
+	}
+
+	d, err := document.Parse("", []byte("version: 1\nnet: none\nrules: [allow 192.0.2.1:80]\nsysctl: {net.ipv4.tcp_sack: 0}\nlimits: {connections: 7}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.SetPolicy(t.Context(), d); err != nil {
+		t.Errorf("SetPolicy: %v", err)
+	}
+	if got := DocumentOf(box.Settings()).String(); got != d.String() {
+		t.Errorf("SetPolicy of\n%smade\n%s", d, got)
+	}
+	if !reflect.DeepEqual(SettingsOf(DocumentOf(box.Settings())), box.Settings()) {
+		t.Errorf("%+v is not what its document says", box.Settings())
+	}
+
+	// What is wrong leaves what is in force.
+	for _, row := range []struct{ path, body, want string }{
+		{"set", `{}`, "nothing to set"},
+		{"set", `{"settings":["fin-timout=5s"]}`, `no knob \"fin-timout\"`},
+		{"set", `{"settings":["upstream.half-close-timeout=5s"]}`, "the upstream leg cannot carry it"},
+		{"set", `{"setings":[]}`, "unknown field"},
+		{"policy", `{"document":{"version":1,"net":"some"}}`, "is not a value of net"},
+		{"policy", `{"document":{"version":1,"dns":{"servers":"none"}}}`, "dns cannot be changed"},
+		{"policy", `{"document":{}}`, "version is missing"},
+		{"policy", `{"document":null}`, "no document"},
+		{"policy", `{}`, "no document"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://sandbox/v1/"+row.path, strings.NewReader(row.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := c.http.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusBadRequest || !strings.Contains(string(text), row.want) {
+			t.Errorf("POST %s %s: %d %s, want 400 and %s", row.path, row.body, resp.StatusCode, text, row.want)
+		}
+	}
+	box.mu.Lock()
+	box.err = errors.New("the kernel said no")
+	box.mu.Unlock()
+	if _, err := c.Set(t.Context(), s); err == nil || !strings.Contains(err.Error(), "the kernel said no") {
+		t.Errorf("Set of a box that fails: %v", err)
+	}
+}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"tcpbox/cmd/internal/control"
+	"tcpbox/policy/knob"
+)
+
+func setCommand(streams Streams) *cli.Command {
+	var asJSON bool
+	var policyFile string
+	return &cli.Command{
+		Name: "set", Usage: "change TCP knobs, or the whole policy, of a sandbox that runs",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "json", Destination: &asJSON},
+			&cli.StringFlag{Name: "policy", Destination: &policyFile},
+		},
+		Action: func(c *cli.Context) error {
+			name, settings, err := setArguments(c.Args().Slice())
+			switch {
+			case err != nil:
+				return err
+			case policyFile != "" && len(settings) > 0:
+				return usagef("put the settings into the document", "--policy sets everything; it takes no KEY=VALUE beside it")
+			case policyFile == "" && len(settings) == 0:
+				return usagef("for example: tcpbox set NAME fin-timeout=5s", "there is nothing to set")
+			}
+			var answer control.ChangesAnswer
+			if policyFile != "" {
+				answer, err = setPolicyFile(c, name, policyFile)
+			} else {
+				var client *control.Client
+				if client, err = connect(name); err == nil {
+					answer, err = client.Set(c.Context, settings...)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return printJSON(streams.Out, answer)
+			}
+			if len(answer.Changes) == 0 {
+				fmt.Fprintln(streams.Out, "no knob has changed")
+			}
+			for _, change := range answer.Changes {
+				fmt.Fprintln(streams.Out, change)
+			}
+			return nil
+		},
+	}
+}
+
+// setArguments takes the name of the sandbox, which may be left out, from the
+// settings.
+func setArguments(args []string) (name string, settings []knob.Setting, err error) {
+	var errs []error
+	for i, arg := range args {
+		if i == 0 && !strings.Contains(arg, "=") {
+			if name = arg; name == "" {
+				errs = append(errs, usagef(`"tcpbox ls" lists the sandboxes`, "a name is empty"))
+			}
+			continue
+		}
+		s, err := knob.ParseSetting(arg)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.Source = "set"
+		settings = append(settings, s)
+	}
+	return name, settings, errors.Join(errs...)
+}
+
+// setPolicyFile reads the document before the sandbox is looked for: what is
+// wrong with it is not the sandbox's.
+func setPolicyFile(c *cli.Context, name, path string) (control.ChangesAnswer, error) {
+	d, err := readPolicy(path)
+	if err == nil {
+		err = control.SettingsOf(d).Check()
+	}
+	if err != nil {
+		return control.ChangesAnswer{}, err
+	}
+	client, err := connect(name)
+	if err != nil {
+		return control.ChangesAnswer{}, err
+	}
+	return client.SetPolicy(c.Context, d)
+}
+
+// getSettings shows what is in force in a sandbox, of one knob or of all.
+func getSettings(c *cli.Context, name, key string, asJSON bool, streams Streams) error {
+	var only knob.Def
+	if key != "" {
+		var err error
+		if only, err = knobCalled(key); err != nil {
+			return err
+		}
+	}
+	client, err := connect(name)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Settings(c.Context)
+	if err != nil {
+		return err
+	}
+	values := make([]knob.Value, 0, len(answer.Knobs))
+	kept := answer.Knobs[:0]
+	for _, v := range answer.Knobs {
+		if key != "" && v.Key != only.Key {
+			continue
+		}
+		kept = append(kept, v)
+		value := knob.Value{Key: v.Key, Carries: v.Carries, Value: v.Value, Source: v.Source, Text: v.Text}
+		if err := value.Leg.UnmarshalText([]byte(v.Leg)); err != nil {
+			return fmt.Errorf("the sandbox speaks of a leg %q: %w", v.Leg, err)
+		}
+		values = append(values, value)
+	}
+	answer.Knobs = kept
+	if asJSON {
+		return printJSON(streams.Out, answer)
+	}
+	if key == "" {
+		if _, err := fmt.Fprintf(streams.Out, "%s\n", indentless(answer.Document.String())); err != nil {
+			return err
+		}
+	}
+	return showKnobs(streams.Out, values, key != "")
+}
+
+// indentless is a document without its version, which is no news.
+func indentless(document string) string {
+	_, rest, _ := strings.Cut(document, "\n")
+	return rest
+}
