@@ -119,8 +119,8 @@ func TestDoctorTellsTheTruth(t *testing.T) {
 	}
 }
 
-// verdicts sorts a report's checks. What only the kernel's version decides is
-// left out of the warnings.
+// verdicts sorts a report's checks. What only the kernel's version decides, or who
+// calls, is left out of the warnings.
 func verdicts(r doctor.Report) (cannot, warnings []string, mend map[string]string) {
 	mend = make(map[string]string)
 	for _, c := range r.Checks {
@@ -128,7 +128,7 @@ func verdicts(r doctor.Report) (cannot, warnings []string, mend map[string]strin
 		switch {
 		case c.State == doctor.Cannot:
 			cannot = append(cannot, c.ID)
-		case c.State == doctor.Warning && c.ID != "btf" && c.ID != "tw-reuse-delay":
+		case c.State == doctor.Warning && c.ID != "btf" && c.ID != "kernel-trace" && c.ID != "tw-reuse-delay":
 			warnings = append(warnings, c.ID)
 		}
 	}
@@ -177,13 +177,14 @@ func TestDoctorText(t *testing.T) {
 	}
 }
 
-// kernels is what differs from kernel to kernel, and what stands for it.
+// kernels is what differs from kernel to kernel, or by who calls, and what stands for
+// it.
 var kernels = []struct {
 	is  *regexp.Regexp
 	put string
 }{
 	{regexp.MustCompile(`Linux \S+`), "Linux VERSION"},
-	{regexp.MustCompile(`(?m)^\S+ +(Landlock|BTF|tcp_tw_reuse_delay) .*\n(?: .*\n)*`), "STATE    $1\n"},
+	{regexp.MustCompile(`(?m)^\S+ +(Landlock|BTF|the kernel's trace|tcp_tw_reuse_delay) .*\n(?: .*\n)*`), "STATE    $1\n"},
 }
 
 // compact is a report in a few lines.

@@ -319,11 +319,11 @@ func campaign(t *testing.T, connections int, impair tuntest.Impairment) []sim.Ev
 
 // answer is what becomes of a connection that somebody asks for.
 func answer(ctx context.Context, r *sim.Request, rng *rand.Rand) {
-	switch n := rng.IntN(20); {
-	case n == 0:
+	switch rng.IntN(20) {
+	case 0:
 		r.Reset()
 		return
-	case n == 1:
+	case 1:
 		select {
 		case <-r.Context().Done():
 		case <-ctx.Done():

@@ -75,7 +75,7 @@ func Examine(ctx context.Context, o Options) Report {
 	}
 	f := gather(ctx, o)
 	if f.run = unready; f.run == nil {
-		f.run = tryRunAfter(ctx, f.spaces)
+		f.run = tryRunAfter(ctx, &f)
 	}
 	return explain(f)
 }

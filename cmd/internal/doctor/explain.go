@@ -27,7 +27,7 @@ func explain(f facts) Report {
 	}
 	for _, check := range []func(*facts) Check{
 		kernel, namespaces, freshProc, freshSys, tunDevice, seccomp, overlay,
-		descriptors, sockDiag, ping, ipv6, landlock, btf, reuseDelay,
+		descriptors, sockDiag, ping, ipv6, landlock, btf, kernelTrace, reuseDelay,
 	} {
 		c := check(&f)
 		if c.State == Cannot && r.Run.Works {
@@ -317,7 +317,28 @@ func btf(f *facts) Check {
 	}
 	c.State = Warning
 	c.Found = fmt.Sprintf("/sys/kernel/btf/vmlinux: %v", f.btf)
-	c.Cost = "nothing today: no command of this version uses it"
+	c.Cost = "there is no kernel's trace, for root neither"
+	c.Mend = "use a kernel with CONFIG_DEBUG_INFO_BTF, and show its /sys"
+	return c
+}
+
+// kernelTrace speaks of the raw tracepoint inet_sock_set_state, which tells the
+// guest's leg of the log.
+func kernelTrace(f *facts) Check {
+	c := Check{ID: "kernel-trace", Name: "the kernel's trace", State: OK, Found: "tells of the guest's sockets"}
+	if f.traced {
+		return c
+	}
+	if f.why == "" || f.btf != nil { // that is a check of its own
+		return untried(c)
+	}
+	c.State = Warning
+	c.Found = "not to be had: " + strings.TrimPrefix(f.why, "sockwatch: the kernel's trace: ")
+	c.Cost = "the guest's states in the log are from segments and looks: some are told late, a short one may be missing"
+	c.Mend = "run tcpbox as root, or with CAP_BPF and CAP_PERFMON"
+	if f.uid == 0 {
+		c.Mend = "in a container: docker run --cap-add BPF --cap-add PERFMON …"
+	}
 	return c
 }
 

@@ -14,7 +14,7 @@ import (
 // well is a machine that has everything.
 func well() facts {
 	return facts{
-		uid: 1000, release: "6.18.0", abi: 7, files: 20000,
+		uid: 1000, release: "6.18.0", abi: 7, files: 20000, traced: true,
 		sysctls: map[string]string{},
 		probe: map[step]error{
 			stepPrivate: nil, stepProc: nil, stepSys: nil, stepOverlay: nil, stepTUN: nil, stepDiag: nil,
@@ -98,7 +98,10 @@ func TestExplain(t *testing.T) {
 		{"a kernel that ends no socket", func(f *facts) { f.probe[stepDestroy] = unix.EOPNOTSUPP }, "sock-diag", Warning, "does not end them", "CONFIG_INET_DIAG_DESTROY"},
 		{"a kernel that shows no socket", func(f *facts) { f.probe[stepDiag] = unix.ENOENT }, "sock-diag", Warning, "shows no TCP sockets", "modprobe"},
 		{"a kernel without Landlock", func(f *facts) { f.landlock = unix.ENOSYS }, "landlock", Warning, unix.ENOSYS.Error(), ""},
-		{"a kernel without BTF", func(f *facts) { f.btf = unix.ENOENT }, "btf", Warning, "no such file", ""},
+		{"a kernel without BTF", func(f *facts) { f.btf = unix.ENOENT }, "btf", Warning, "no such file", "CONFIG_DEBUG_INFO_BTF"},
+		{"no right to the trace", func(f *facts) { f.traced, f.why = false, "sockwatch: the kernel's trace: operation not permitted" }, "kernel-trace", Warning, "not to be had: operation not permitted", "run tcpbox as root, or with CAP_BPF and CAP_PERFMON"},
+		{"root without the right to the trace", func(f *facts) { f.uid, f.traced, f.why = 0, false, "operation not permitted" }, "kernel-trace", Warning, "not to be had: operation not permitted", "docker run --cap-add BPF --cap-add PERFMON"},
+		{"no sandbox to trace", func(f *facts) { failed(f); f.traced = false }, "kernel-trace", Untried, "", ""},
 		{"a kernel without the delay", func(f *facts) { f.probe[stepReuse] = unix.ENOENT }, "tw-reuse-delay", Warning, "does not have it", "6.14"},
 		{"IPv6 is blocked by a route", func(f *facts) { f.route6 = unix.EACCES }, "ipv6", Warning, "permission denied", ""},
 	}

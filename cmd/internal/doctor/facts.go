@@ -39,7 +39,9 @@ type facts struct {
 	spaces spaces
 	probe  map[step]error // what was tried in the namespaces; empty if there are none
 
-	run error
+	run    error
+	traced bool   // the kernel's trace of its sockets was there, in a sandbox
+	why    string // it was not; empty if no sandbox was made
 }
 
 // spaces is what came of making the namespaces of a sandbox.
@@ -112,9 +114,9 @@ const (
 )
 
 // tryRunAfter is tryRun behind probes that have made the same namespaces.
-func tryRunAfter(ctx context.Context, probed spaces) (err error) {
+func tryRunAfter(ctx context.Context, f *facts) (err error) {
 	for range freeingTries {
-		if err = tryRun(ctx); probed.err != nil || !errors.Is(err, unix.ENOSPC) {
+		if err = tryRun(ctx, f); f.spaces.err != nil || !errors.Is(err, unix.ENOSPC) {
 			return err
 		}
 		time.Sleep(freeingPause)
@@ -124,7 +126,7 @@ func tryRunAfter(ctx context.Context, probed spaces) (err error) {
 
 // tryRun starts a sandbox as tcpbox run does. A machine without a program
 // called true has shown by looking for it in a sandbox that it can make one.
-func tryRun(ctx context.Context) error {
+func tryRun(ctx context.Context, f *facts) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	box, err := tcpbox.Start(ctx, tcpbox.Config{
@@ -132,6 +134,8 @@ func tryRun(ctx context.Context) error {
 		Policy: policy.Policy{Net: policy.NetPublic},
 	})
 	if err == nil {
+		leg := box.Inspect().GuestLeg
+		f.traced, f.why = leg.Traced, leg.Why
 		_, err = box.Wait()
 	}
 	if exec := (*tcpbox.ExecError)(nil); errors.As(err, &exec) {
