@@ -23,7 +23,7 @@ func (c *Config) readers() func([]statelog.Item) {
 	}
 	return func(items []statelog.Item) {
 		for i := range items {
-			if items[i].Dropped == 0 && items[i].Facts == nil {
+			if items[i].IsTransition() {
 				c.OnTransition(items[i].Transition)
 			}
 		}

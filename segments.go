@@ -74,7 +74,7 @@ func (t *segmentTrace) note(items []statelog.Item) {
 	defer t.mu.Unlock()
 	for i := range items {
 		tr := &items[i].Transition
-		if items[i].Dropped > 0 || items[i].Facts != nil || !tr.Remote.IsValid() {
+		if !items[i].IsTransition() || !tr.Remote.IsValid() {
 			continue
 		}
 		var tuple wire.Tuple

@@ -6,12 +6,14 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"tcpbox/netns"
 	"tcpbox/policy"
 	"tcpbox/policy/document"
 	"tcpbox/policy/knob"
 	"tcpbox/stack"
+	"tcpbox/stack/tcpstate"
 	"tcpbox/stack/upstream"
 )
 
@@ -138,9 +140,43 @@ func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {
 	s.gateway.SetLimits(next.Limits.ofGateway())
 	s.log.limit(next.Limits.LogRate)
 	s.force.policy.Store(&next.Policy)
+	s.noteChanges(s.force.settings, next, changes)
 	s.force.settings, s.force.knobs = next, plan
 	return changes, nil
 }
+
+// noteChanges tells the log what has changed.
+func (s *Sandbox) noteChanges(before, now Settings, changes []knob.Change) {
+	at := time.Now()
+	note := func(leg tcpstate.Leg, key, from, to string) {
+		if from != to {
+			s.log.PushSet(&tcpstate.Change{Time: at, Leg: leg, Key: key, From: from, To: to})
+		}
+	}
+	for _, c := range changes {
+		if c.Applied {
+			note(c.Leg, c.Key, c.From, c.To)
+		}
+	}
+	note(0, "policy", inOneLine(before.Policy), inOneLine(now.Policy))
+	for i, l := range document.Limits(now.Limits).Each() {
+		note(0, "limits."+l.Name, document.Limits(before.Limits).Each()[i].Value, l.Value)
+	}
+	for _, sysctl := range now.Sysctls {
+		from := s.force.before[sysctl.Name]
+		if old := find(before.Sysctls, sysctl.Name); old != nil {
+			from = old.Value
+		}
+		note(0, sysctl.Name, from, sysctl.Value)
+	}
+	for _, sysctl := range before.Sysctls {
+		if find(now.Sysctls, sysctl.Name) == nil {
+			note(0, sysctl.Name, sysctl.Value, s.force.before[sysctl.Name])
+		}
+	}
+}
+
+func inOneLine(p policy.Policy) string { return strings.ReplaceAll(p.String(), "\n", ", ") }
 
 func nonNil(err error) []error {
 	if err == nil {

@@ -119,7 +119,7 @@ func openLog(flags logFlags, sandbox string, stderr *os.File, say *speaker) (*st
 func withoutResolver(encode func([]byte, statelog.Record) []byte) func([]byte, statelog.Record) []byte {
 	return func(b []byte, r statelog.Record) []byte {
 		listening := r.From == tcpstate.Listen || r.To == tcpstate.Listen
-		if listening && r.Local.Port() == tcpbox.ResolverPort && r.Dropped == 0 {
+		if listening && r.Local.Port() == tcpbox.ResolverPort && r.IsTransition() {
 			return b
 		}
 		return encode(b, r)

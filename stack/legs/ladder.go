@@ -89,7 +89,7 @@ func NewLadders(conn tcpstate.Conn) *Ladders { return &Ladders{conn: conn} }
 
 // Record takes a record of the log.
 func (l *Ladders) Record(r *statelog.Record) {
-	if r.Conn != l.conn || r.Dropped > 0 || !l.same(r.Sandbox) {
+	if r.Conn != l.conn || r.Dropped > 0 || r.Set != nil || !l.same(r.Sandbox) {
 		return
 	}
 	l.known = true

@@ -69,7 +69,7 @@ func (s *Stat) Add(r *statelog.Record, facts *tcpstate.Facts) {
 		s.dropped += r.Dropped
 		return
 	}
-	if r.Facts != nil {
+	if !r.IsTransition() {
 		return
 	}
 	if s.filter.MatchKnown(r, facts) {

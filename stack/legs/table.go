@@ -40,8 +40,8 @@ type connection struct {
 	conn    tcpstate.Conn
 }
 
-// Add folds a record in and returns the row that it is about: nil for a marker,
-// and if there was no room. The row is the table's, and stays as it is until the
+// Add folds a record in and returns the row that it is about: nil for a marker
+// or a change of a setting, and if there was no room. The row is the table's, and stays as it is until the
 // next Add.
 func (t *Table) Add(r *statelog.Record) *Row {
 	if r.Time.After(t.last) {
@@ -49,6 +49,9 @@ func (t *Table) Add(r *statelog.Record) *Row {
 	}
 	if r.Dropped > 0 {
 		t.dropped += r.Dropped
+		return nil
+	}
+	if r.Set != nil {
 		return nil
 	}
 	key := connection{r.Sandbox, r.Conn}

@@ -19,6 +19,11 @@ func AppendJSON(b []byte, r Record) []byte {
 		b = strconv.AppendUint(b, r.Dropped, 10)
 		return append(b, "}\n"...)
 	}
+	if r.Set != nil {
+		b = append(b, `,"set":{`...)
+		b = appendChange(b, r.Set)
+		return append(b, "}}\n"...)
+	}
 	b = append(b, `,"conn":`...)
 	b = strconv.AppendUint(b, uint64(r.Conn), 10)
 	if r.Facts != nil {

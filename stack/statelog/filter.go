@@ -94,7 +94,8 @@ const (
 )
 
 // Match reports whether r is one of those that the filter chooses. A marker
-// always is: where records are missing, some of them may have been.
+// always is: where records are missing, some of them may have been. So is a change
+// of a setting: it may be why the others are as they are.
 // A record of facts is chosen by what they say, and by no term about states, legs,
 // causes or sources.
 func (f Filter) Match(r *Record) bool { return f.MatchKnown(r, r.Facts) }
@@ -102,13 +103,13 @@ func (f Filter) Match(r *Record) bool { return f.MatchKnown(r, r.Facts) }
 // MatchKnown is Match where facts are what is known of the connection by now; nil
 // is nothing.
 func (f Filter) MatchKnown(r *Record, facts *tcpstate.Facts) bool {
-	return f.root == nil || r.Dropped > 0 || f.root.match(&subject{Record: r, facts: facts})
+	return f.root == nil || r.Dropped > 0 || r.Set != nil || f.root.match(&subject{Record: r, facts: facts})
 }
 
 // MatchState is MatchKnown for the state that r led into, instead of the change:
 // "state S" and "to S" match if that is S.
 func (f Filter) MatchState(r *Record, facts *tcpstate.Facts) bool {
-	return f.root == nil || r.Dropped > 0 || f.root.match(&subject{Record: r, facts: facts, after: true})
+	return f.root == nil || r.Dropped > 0 || r.Set != nil || f.root.match(&subject{Record: r, facts: facts, after: true})
 }
 
 // MatchLegs reports whether the filter chooses a connection by the states its legs

@@ -55,19 +55,23 @@ const (
 	missedMask    = closedBit - 1
 )
 
-// slot holds one transition, or facts. turn is its position when a producer may fill it,
+// slot holds one transition, or facts, or a change. turn is its position when a producer may fill it,
 // position+1 when the consumer may take it.
 type slot struct {
 	turn   atomic.Uint32
 	missed uint32 // how many were dropped just before this one
 	facts  *tcpstate.Facts
+	set    *tcpstate.Change
 	t      tcpstate.Transition
 }
 
 // time is when what the slot holds happened.
 func (s *slot) time() time.Time {
-	if s.facts != nil {
+	switch {
+	case s.facts != nil:
 		return s.facts.Time
+	case s.set != nil:
+		return s.set.Time
 	}
 	return s.t.Time
 }
@@ -94,13 +98,17 @@ func newQueueAt(capacity int, start uint32) *Queue {
 
 // Push appends t, or counts it as dropped if the queue is full or closed. It is
 // a tcpstate.Sink.
-func (q *Queue) Push(t tcpstate.Transition) { q.push(&t, nil) }
+func (q *Queue) Push(t tcpstate.Transition) { q.push(&t, nil, nil) }
 
 // PushFacts is Push for facts, which are the queue's from then on. It is a
 // tcpstate.FactsSink.
-func (q *Queue) PushFacts(f *tcpstate.Facts) { q.push(nil, f) }
+func (q *Queue) PushFacts(f *tcpstate.Facts) { q.push(nil, f, nil) }
 
-func (q *Queue) push(t *tcpstate.Transition, f *tcpstate.Facts) {
+// PushSet is Push for a setting that has changed; the Change is the queue's from
+// then on.
+func (q *Queue) PushSet(c *tcpstate.Change) { q.push(nil, nil, c) }
+
+func (q *Queue) push(t *tcpstate.Transition, f *tcpstate.Facts, c *tcpstate.Change) {
 	for {
 		tail := q.tail.Load()
 		if tail&closedBit != 0 {
@@ -113,7 +121,8 @@ func (q *Queue) push(t *tcpstate.Transition, f *tcpstate.Facts) {
 		case ahead == 0:
 			if q.tail.CompareAndSwap(tail, uint64(position+1)<<positionShift) {
 				s.missed = uint32(tail & missedMask)
-				if s.facts = f; f == nil {
+				s.facts, s.set = f, c
+				if t != nil {
 					s.t = *t
 				}
 				s.turn.Store(position + 1)
@@ -196,10 +205,14 @@ func (q *Queue) take(batch []Item) []Item {
 		if s.missed > 0 {
 			batch = append(batch, Item{Dropped: uint64(s.missed), Transition: tcpstate.Transition{Time: s.time()}})
 		}
-		if s.facts != nil {
+		switch {
+		case s.facts != nil:
 			batch = append(batch, Item{Facts: s.facts})
 			s.facts = nil
-		} else {
+		case s.set != nil:
+			batch = append(batch, Item{Set: s.set})
+			s.set = nil
+		default:
 			batch = append(batch, Item{Transition: s.t})
 		}
 		s.turn.Store(q.head + uint32(len(q.slots)))

@@ -130,6 +130,7 @@ type fields struct {
 	Dropped *uint64          `json:"dropped"`
 	Conn    *tcpstate.Conn   `json:"conn"`
 	Facts   *factsJSON       `json:"facts"`
+	Set     *changeJSON      `json:"set"`
 	Leg     *tcpstate.Leg    `json:"leg"`
 	Local   *netip.AddrPort  `json:"local"`
 	Remote  *netip.AddrPort  `json:"remote"`
@@ -208,7 +209,7 @@ func (f *fields) record() (Record, error) {
 		return Record{}, err
 	}
 	if f.Dropped != nil {
-		for _, field := range append(transition, field{"conn", f.Conn != nil}, field{"facts", f.Facts != nil}) {
+		for _, field := range append(transition, field{"conn", f.Conn != nil}, field{"facts", f.Facts != nil}, field{"set", f.Set != nil}) {
 			if field.there {
 				return Record{}, fmt.Errorf("%q has no place beside \"dropped\"", field.name)
 			}
@@ -217,6 +218,16 @@ func (f *fields) record() (Record, error) {
 			return Record{}, errors.New("\"dropped\" is zero")
 		}
 		return rec, nil
+	}
+	if f.Set != nil {
+		for _, field := range append(transition, field{"conn", f.Conn != nil}, field{"facts", f.Facts != nil}) {
+			if field.there {
+				return Record{}, fmt.Errorf("%q has no place beside \"set\"", field.name)
+			}
+		}
+		var err error
+		rec.Set, err = f.Set.change(rec.Time)
+		return rec, err
 	}
 	if f.Conn == nil {
 		return Record{}, missing("conn")

@@ -65,6 +65,14 @@ func TestTheFormOfALine(t *testing.T) {
 			`"local":"198.18.0.16:80","remote":"","from":"CLOSED","to":"LISTEN",` +
 			`"cause":"call listen","source":"stack","age":0.000000000}`},
 		{
+			(&Item{Set: &tcpstate.Change{Time: testTime, Leg: tcpstate.Stack, Key: "fin-timeout", From: "1m", To: "5s"}}).Record("web"),
+			`{"v":1,"time":"2026-01-02T03:04:05.000000006Z","sandbox":"web","set":{"leg":"stack","key":"fin-timeout","from":"1m","to":"5s"}}`,
+		},
+		{
+			Record{Time: testTime, Sandbox: "web", Set: &tcpstate.Change{Key: "policy", To: "net none"}},
+			`{"v":1,"time":"2026-01-02T03:04:05.000000006Z","sandbox":"web","set":{"key":"policy","to":"net none"}}`,
+		},
+		{
 			Record{Time: testTime.In(time.FixedZone("", 3600)), Sandbox: "web", Dropped: 3},
 			`{"v":1,"time":"2026-01-02T03:04:05.000000006Z","sandbox":"web","dropped":3}`,
 		},
@@ -243,6 +251,7 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func FuzzParse(f *testing.F) {
 	f.Add(AppendJSON(nil, testRecord()))
+	f.Add([]byte(`{"v":1,"time":"2026-01-02T03:04:05Z","sandbox":"web","set":{"leg":"stack","key":"fin-timeout","from":"1m","to":"5s"}}`))
 	f.Add([]byte(`{"v":1,"time":"2026-01-02T03:04:05+01:00","sandbox":"\u2028","dropped":18446744073709551615}`))
 	f.Add([]byte(`{"v":1,"time":"2026-01-02T03:04:05Z","sandbox":"","conn":1,"leg":"guest","local":"[fe80::1%e]:1","remote":"","from":"closed","to":"SYN_SENT","cause":"call connect","source":"wire","age":-1.5e-07}`))
 	f.Fuzz(func(t *testing.T, line []byte) {

@@ -73,7 +73,8 @@ import (
 // Version is the version of the form that this package writes and reads.
 const Version = 1
 
-// Record is one line of the log: a transition, facts, or a marker.
+// Record is one line of the log: a transition, facts, a change of a setting, or
+// a marker.
 type Record struct {
 	Time    time.Time
 	Sandbox string
@@ -87,6 +88,10 @@ type Record struct {
 	// changes it.
 	Facts *tcpstate.Facts
 
+	// Set, if not nil, makes the record one of a setting that has changed: the
+	// fields below are zero then. It belongs to everybody, like Facts.
+	Set *tcpstate.Change
+
 	Conn   tcpstate.Conn
 	Leg    tcpstate.Leg
 	Local  netip.AddrPort
@@ -98,7 +103,11 @@ type Record struct {
 	Age    time.Duration // how long From had lasted
 }
 
-// Item is what a Queue hands over: a transition, facts, or a marker.
+// IsTransition reports whether the record is one: of a state that has changed.
+func (r *Record) IsTransition() bool { return r.Dropped == 0 && r.Facts == nil && r.Set == nil }
+
+// Item is what a Queue hands over: a transition, facts, a change of a setting, or
+// a marker.
 type Item struct {
 	// Dropped, if not zero, makes the item a marker: so many transitions are
 	// missing where it stands. Of Transition only Time is set then: that of the
@@ -108,13 +117,22 @@ type Item struct {
 	// Facts, if not nil, is what the item holds; Transition is zero then.
 	Facts *tcpstate.Facts
 
+	// Set, if not nil, is what the item holds; Transition is zero then.
+	Set *tcpstate.Change
+
 	Transition tcpstate.Transition
 }
 
+// IsTransition reports whether the item is one.
+func (it *Item) IsTransition() bool { return it.Dropped == 0 && it.Facts == nil && it.Set == nil }
+
 // time is when what the item holds happened.
 func (it *Item) time() time.Time {
-	if it.Facts != nil {
+	switch {
+	case it.Facts != nil:
 		return it.Facts.Time
+	case it.Set != nil:
+		return it.Set.Time
 	}
 	return it.Transition.Time
 }
@@ -132,6 +150,9 @@ func (it *Item) Record(sandbox string) Record {
 	}
 	if f := it.Facts; f != nil {
 		return Record{Time: f.Time, Sandbox: sandbox, Conn: f.Conn, Facts: f}
+	}
+	if c := it.Set; c != nil {
+		return Record{Time: c.Time, Sandbox: sandbox, Set: c}
 	}
 	return Record{
 		Time: t.Time, Sandbox: sandbox,

@@ -183,7 +183,7 @@ func (e *endpoints) read(items []statelog.Item) {
 	defer e.mu.Unlock()
 	for i := range items {
 		switch t := &items[i].Transition; {
-		case items[i].Dropped > 0 || t.Leg != tcpstate.Stack:
+		case !items[i].IsTransition() || t.Leg != tcpstate.Stack:
 		case t.To == tcpstate.Closed || t.To == tcpstate.Listen:
 			delete(e.state, t.Conn)
 		default:

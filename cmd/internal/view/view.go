@@ -92,6 +92,10 @@ func (l Line) Append(b []byte, r statelog.Record) []byte {
 		d.plain()
 		return d.end()
 	}
+	if r.Set != nil {
+		d.change(r.Set)
+		return d.end()
+	}
 	d.right("#"+strconv.FormatUint(uint64(r.Conn), 10), connWidth)
 	d.text(" ")
 	if r.Facts != nil {
