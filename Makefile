@@ -1,5 +1,5 @@
 # Every target works from a fresh clone with Go alone, except: race needs a C
-# compiler, and integration and bench need root to show anything.
+# compiler, and integration, bench and cost need root to show anything.
 
 GO       ?= go
 FUZZTIME ?= 10m
@@ -9,6 +9,7 @@ LINT     := $(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.
 # What the release says of itself. The time is that of the commit.
 DIST              ?= dist
 BENCH             ?= $(CURDIR)/bench.json
+COST              ?= $(CURDIR)/cost.json
 ROUNDS            ?= 3
 CONNECTIONS       ?= 20000
 VERSION           ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
@@ -17,7 +18,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
-.PHONY: help build test race fuzz fuzz-short campaign lint golden integration bench dist dist-check
+.PHONY: help build test race fuzz fuzz-short campaign lint golden integration bench cost dist dist-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +54,10 @@ integration: ## run the tests with real namespaces and programs; needs root
 bench: ## measure against the kernel and the peers on PATH; needs root, and quiet
 	$(GO) test -c -o bin/bench.test ./integration/bench
 	bin/bench.test -test.timeout 2h -test.run TestBench -measure -rounds $(ROUNDS) -without '$(WITHOUT)' -samples $(BENCH) $(if $(PAGE),-page $(PAGE))
+
+cost: ## measure what following and logging connections costs; needs root
+	$(GO) test -c -o bin/bench.test ./integration/bench
+	bin/bench.test -test.timeout 2h -test.run TestCost -measure -rounds $(ROUNDS) -samples $(COST) $(if $(PAGE),-page $(PAGE))
 
 dist: ## build archives, packages and a container image into dist/
 	$(GO) run ./deploy/dist -version $(VERSION) -time $(SOURCE_DATE_EPOCH) -nfpm "$(NFPM)" -out $(DIST)

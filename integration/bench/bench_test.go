@@ -66,7 +66,7 @@ func TestBench(t *testing.T) {
 		progress("")
 		fmt.Print(report.page())
 	}
-	if err := report.write(*output, *page); err != nil {
+	if err := report.write(*output, *page, pageBegin, pageEnd, report.page()); err != nil {
 		t.Error(err)
 	}
 }
@@ -168,13 +168,13 @@ func loadNow() (now load) {
 	return now
 }
 
-// write writes the samples into one file and the page into another, each unless
-// its name is empty.
-func (r *report) write(samples, page string) error {
+// write writes the samples into one file, and text into another between two marks,
+// each unless its name is empty.
+func (r *report) write(samples, page, begin, end, text string) error {
 	if samples != "" {
-		text, err := json.MarshalIndent(r, "", "  ")
+		all, err := json.MarshalIndent(r, "", "  ")
 		if err == nil {
-			err = os.WriteFile(samples, append(text, '\n'), 0o644)
+			err = os.WriteFile(samples, append(all, '\n'), 0o644)
 		}
 		if err != nil {
 			return err
@@ -183,16 +183,16 @@ func (r *report) write(samples, page string) error {
 	if page == "" {
 		return nil
 	}
-	text, err := os.ReadFile(page)
+	old, err := os.ReadFile(page)
 	if err != nil {
 		return err
 	}
-	before, rest, ok1 := strings.Cut(string(text), pageBegin)
-	_, after, ok2 := strings.Cut(rest, pageEnd)
+	before, rest, ok1 := strings.Cut(string(old), begin)
+	_, after, ok2 := strings.Cut(rest, end)
 	if !ok1 || !ok2 {
-		return fmt.Errorf("%s has no %q and %q to write between", page, pageBegin, pageEnd)
+		return fmt.Errorf("%s has no %q and %q to write between", page, begin, end)
 	}
-	return os.WriteFile(page, []byte(before+pageBegin+"\n"+r.page()+pageEnd+after), 0o644)
+	return os.WriteFile(page, []byte(before+begin+"\n"+text+end+after), 0o644)
 }
 
 // The marks of the page between which the figures stand.

@@ -58,24 +58,29 @@ func (r *report) fail(name, unit, way string, err error) {
 // page is the report as docs/performance.md shows it.
 func (r *report) page() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Measured on %s in %d %s on this machine, its load being %.1f before and %.1f after",
-		r.Date, r.Rounds, plural(r.Rounds, "round"), r.Load[0], r.Load[1])
-	if r.Load[0] > 0.5 {
-		b.WriteString(".\n**The machine was busy with other things: trust the ratios, not the figures**")
-	}
-	fmt.Fprintf(&b, ":\n\n```\n%s\n", strings.TrimSpace(r.Machine))
-	for _, y := range r.Ways {
-		if y.Version != "" {
-			fmt.Fprintf(&b, "%s\n", y.Version)
-		}
-	}
-	b.WriteString("```\n\n")
+	r.preface(&b)
 	r.table(&b)
 	for _, line := range r.unable() {
 		fmt.Fprintf(&b, "\n%s\n", line)
 	}
 	r.compare(&b)
 	return b.String()
+}
+
+// preface says when and where it was measured.
+func (r *report) preface(b *strings.Builder) {
+	fmt.Fprintf(b, "Measured on %s in %d %s on this machine, its load being %.1f before and %.1f after",
+		r.Date, r.Rounds, plural(r.Rounds, "round"), r.Load[0], r.Load[1])
+	if r.Load[0] > 0.5 {
+		b.WriteString(".\n**The machine was busy with other things: trust the ratios, not the figures**")
+	}
+	fmt.Fprintf(b, ":\n\n```\n%s\n", strings.TrimSpace(r.Machine))
+	for _, y := range r.Ways {
+		if y.Version != "" {
+			fmt.Fprintf(b, "%s\n", y.Version)
+		}
+	}
+	b.WriteString("```\n\n")
 }
 
 func plural(n int, what string) string {
@@ -120,15 +125,25 @@ func (r *result) cell(way string) string {
 // ratio is the median of way's values, each divided by other's in the same
 // round.
 func (r *result) ratio(way, other string) (float64, bool) {
+	ratios := r.ratios(way, other)
+	if ratios == nil {
+		return 0, false
+	}
+	return median(ratios), true
+}
+
+// ratios are way's values, each divided by other's in the same round; nil if they
+// cannot be compared.
+func (r *result) ratios(way, other string) []float64 {
 	v, base := r.Values[way], r.Values[other]
 	if len(v) == 0 || len(v) != len(base) {
-		return 0, false
+		return nil
 	}
 	ratios := make([]float64, len(v))
 	for i := range v {
 		ratios[i] = v[i] / base[i]
 	}
-	return median(ratios), true
+	return ratios
 }
 
 // unable says what was not measured, and why.

@@ -25,6 +25,7 @@ func rate(s sample) float64           { return float64(s.Done) / s.Seconds }
 func gbits(s sample) float64          { return rate(s) * 8 / 1e9 }
 func cpuPerGB(s sample) float64       { return s.CPU / (float64(s.Done) / 1e9) }
 func cpuPerThousand(s sample) float64 { return s.CPU / (float64(s.Done) / 1000) }
+func kibEach(s sample) float64        { return (s.RSS - s.Idle) / 1024 / float64(s.Done) }
 func mibs(s sample) float64           { return s.RSS / (1 << 20) }
 
 // rows are the tasks, each of which lasts for length; held is how many

@@ -137,6 +137,8 @@ type sample struct {
 	measure
 	CPU float64 // seconds that the stack's process took for it, user and system
 	RSS float64 // bytes, when the guest was through
+
+	Idle float64 // bytes, before it began
 }
 
 // measure runs one task in one way.
@@ -191,7 +193,7 @@ func (w *world) take(y way, stdout *bufio.Reader, stdin io.Writer) (s sample, er
 	}
 	var before float64
 	if y.stack != "" {
-		if before, _, err = w.stackOf(y.stack); err != nil {
+		if before, s.Idle, err = w.stackOf(y.stack); err != nil {
 			return s, err
 		}
 	}
