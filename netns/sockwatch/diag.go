@@ -308,9 +308,16 @@ func (w *Watcher) shows(e *endpoint, s *sockdiag.Socket, began, ended time.Time)
 		e.inode = s.Inode
 	}
 	if e.state != s.State && s.State != tcpstate.Unknown && s.State != tcpstate.Closed && e.changed.Before(began) {
+		if stage(s.State) < stage(e.state) && e.doubted.IsZero() {
+			// The segment that leads on may be about to be delivered.
+			e.doubted, e.due = began, ended.Add(w.pace())
+			w.rest(e)
+			return
+		}
 		w.stats.Corrected++
 		w.move(e, s.State, ended, tcpstate.Cause{}, tcpstate.FromDiag)
 	}
+	e.doubted = time.Time{}
 	w.again(e, s, began, ended)
 }
 

@@ -21,7 +21,10 @@ type endpoint struct {
 	state  tcpstate.State
 	since  time.Time // when state began; zero if that was before the watching
 	cause  tcpstate.Cause
-	active bool // it asked for the connection
+	active bool   // it asked for the connection
+	unseen bool   // the trace told of it, and its SYN has not been seen
+	iss    uint32 // of its SYN, which has been seen
+	shown  bool   // a dump has shown state
 
 	// What is known of the kernel's object.
 	sock   uint64 // the trace's name of the full socket; 0: it tells of none
@@ -36,6 +39,7 @@ type endpoint struct {
 	ends     time.Time // when its TIME-WAIT is to be ended; zero: it is not
 	inode    uint32
 	absent   time.Time // when a dump first lacked it; zero: the last one had it
+	doubted  time.Time // when a dump first had it in an earlier state; zero: none had
 	tries    int       // to find its owner
 	ask      time.Time // when to try again
 	owned    bool      // the owner is known
@@ -58,9 +62,13 @@ func (w *Watcher) move(e *endpoint, to tcpstate.State, at time.Time, cause tcpst
 		}
 		tr.Age = tr.Time.Sub(e.since)
 	}
+	if from == tcpstate.SynSent && to == tcpstate.Closed {
+		w.expectSYN(e)
+	}
 	w.waiting -= waits(e)
 	e.state, e.since, e.changed, e.cause = to, tr.Time, w.cfg.now(), cause
-	e.absent = time.Time{}
+	e.absent, e.doubted = time.Time{}, time.Time{}
+	e.shown = source == tcpstate.FromDiag
 	w.waiting += waits(e)
 	w.cfg.Sink(tr)
 	if to == tcpstate.Closed {

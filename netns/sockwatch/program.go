@@ -104,13 +104,26 @@ func memberAt(members []btf.Member, name string) (bits btf.Bits, ok bool) {
 	return 0, false
 }
 
-// instructions are the program: for each change of state of a TCP socket in the
+// The kernel does not run a program where it has interrupted the same one: an
+// interrupt that comes while an event is written brings segments, and what they
+// change would not be told. So there are two: the main one says that it is under way
+// on this processor, and the relief tells what happens then.
+type role bool
+
+const (
+	mainProgram   role = false
+	reliefProgram role = true
+)
+
+// instructions are a program: for each change of state of a TCP socket in the
 // namespace whose cookie is in facts it writes an event to the ring, or counts it
-// there as lost.
-func instructions(o offsets, ring, facts *ebpf.Map) asm.Instructions {
+// there as lost. underway has one number for each processor, not 0 while the main
+// program runs there.
+func instructions(o offsets, ring, facts, underway *ebpf.Map, r role) asm.Instructions {
 	const (
-		sk, from, to, rec = asm.R6, asm.R7, asm.R8, asm.R9
-		scratch           = -8
+		ctx, sk, from, to, rec = asm.R6, asm.R6, asm.R7, asm.R8, asm.R9
+		scratch                = -8 // and the eight bytes below
+		own                    = -24
 	)
 	// read copies n bytes from a place in the kernel.
 	read := func(dst asm.Register, at int32, n int32, src asm.Register, offset int32) asm.Instructions {
@@ -122,13 +135,32 @@ func instructions(o offsets, ring, facts *ebpf.Map) asm.Instructions {
 		}
 	}
 	p := asm.Instructions{
-		asm.LoadMem(sk, asm.R1, 0, asm.DWord),
-		asm.LoadMem(from, asm.R1, 8, asm.DWord),
-		asm.LoadMem(to, asm.R1, 16, asm.DWord),
-		asm.JEq.Reg(from, to, "end"),
+		asm.Mov.Reg(ctx, asm.R1),
 		asm.Mov.Imm(asm.R1, 0),
 		asm.StoreMem(asm.RFP, scratch, asm.R1, asm.DWord),
+		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, scratch),
+		asm.LoadMapPtr(asm.R1, underway.FD()),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "out"),
 	}
+	if r == reliefProgram {
+		p = append(p,
+			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+			asm.JEq.Imm(asm.R1, 0, "out"),
+		)
+	} else {
+		p = append(p,
+			asm.Mov.Imm(asm.R1, 1),
+			asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+			asm.StoreMem(asm.RFP, own, asm.R0, asm.DWord),
+		)
+	}
+	p = append(p,
+		asm.LoadMem(from, ctx, 8, asm.DWord),
+		asm.LoadMem(to, ctx, 16, asm.DWord),
+		asm.LoadMem(sk, ctx, 0, asm.DWord),
+		asm.JEq.Reg(from, to, "end"),
+	)
 	p = append(p, read(asm.RFP, scratch, 2, sk, o.protocol)...)
 	p = append(p,
 		asm.LoadMem(asm.R1, asm.RFP, scratch, asm.Half),
@@ -193,7 +225,7 @@ func instructions(o offsets, ring, facts *ebpf.Map) asm.Instructions {
 	p = append(p, read(asm.RFP, scratch, 8, sk, o.leader)...)
 	p = append(p, asm.LoadMem(sk, asm.RFP, scratch, asm.DWord))
 	p = append(p, read(rec, atComm, 16, sk, o.comm)...)
-	return append(p,
+	p = append(p,
 		asm.Mov.Reg(asm.R1, rec),
 		asm.Mov.Imm(asm.R2, 0),
 		asm.FnRingbufSubmit.Call(),
@@ -208,7 +240,13 @@ func instructions(o offsets, ring, facts *ebpf.Map) asm.Instructions {
 		asm.Mov.Imm(asm.R1, 1),
 		asm.StoreXAdd(asm.R0, asm.R1, asm.DWord),
 
-		asm.Mov.Imm(asm.R0, 0).WithSymbol("end"),
-		asm.Return(),
+		asm.Mov.Imm(asm.R1, 0).WithSymbol("end"),
 	)
+	if r == mainProgram {
+		p = append(p,
+			asm.LoadMem(asm.R2, asm.RFP, own, asm.DWord),
+			asm.StoreMem(asm.R2, 0, asm.R1, asm.DWord),
+		)
+	}
+	return append(p, asm.Mov.Imm(asm.R0, 0).WithSymbol("out"), asm.Return())
 }

@@ -24,10 +24,10 @@ type trace struct {
 	boot       time.Time // when the kernel's clock was zero
 	ownNumbers bool      // the trace numbers processes as this process does
 
-	ring, facts *ebpf.Map
-	program     *ebpf.Program
-	hook        link.Link
-	file        *os.File // the ring once more, to wait on
+	ring, facts, underway *ebpf.Map
+	programs              []*ebpf.Program
+	hooks                 []link.Link
+	file                  *os.File // the ring once more, to wait on
 
 	consumed *uint64 // positions in the ring, of the reader and of the kernel
 	produced *uint64
@@ -35,8 +35,9 @@ type trace struct {
 	mappings [2][]byte
 }
 
-// ringBytes is the size of the ring, room for 2,500 events.
-const ringBytes = 256 << 10
+// ringBytes is the size of the ring, room for 10,000 events: of a guest that talks to
+// itself, while this process does not get to run.
+const ringBytes = 1 << 20
 
 // What the program is told, and tells, beside events.
 const (
@@ -108,23 +109,32 @@ func openTrace() (*trace, error) {
 	if t.facts, err = ebpf.NewMap(&ebpf.MapSpec{Name: "tcpbox_facts", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: numFacts}); err != nil {
 		return nil, fmt.Errorf("sockwatch: the kernel's trace: %w", cause(err))
 	}
+	if t.underway, err = ebpf.NewMap(&ebpf.MapSpec{Name: "tcpbox_underway", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 1}); err != nil {
+		return nil, fmt.Errorf("sockwatch: the kernel's trace: %w", cause(err))
+	}
 	o, err := kernelOffsets()
 	if err != nil {
 		return nil, fmt.Errorf("sockwatch: the kernel's trace: %w", err)
 	}
-	t.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "tcpbox_states", Type: ebpf.RawTracepoint, License: "GPL", Instructions: instructions(o, t.ring, t.facts),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("sockwatch: the kernel's trace: load: %w", err)
+	for _, r := range []role{mainProgram, reliefProgram} {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: "tcpbox_states", Type: ebpf.RawTracepoint, License: "GPL", Instructions: instructions(o, t.ring, t.facts, t.underway, r),
+		})
+		if err != nil {
+			return nil, fmt.Errorf("sockwatch: the kernel's trace: load: %w", err)
+		}
+		t.programs = append(t.programs, p)
 	}
 	if err := t.mapRing(); err != nil {
 		return nil, fmt.Errorf("sockwatch: the kernel's trace: %w", err)
 	}
 	t.boot, t.ownNumbers = bootTime(), firstPIDNamespace()
-	t.hook, err = link.AttachRawTracepoint(link.RawTracepointOptions{Name: "inet_sock_set_state", Program: t.program})
-	if err != nil {
-		return nil, fmt.Errorf("sockwatch: the kernel's trace: attach: %w", err)
+	for _, p := range t.programs {
+		hook, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "inet_sock_set_state", Program: p})
+		if err != nil {
+			return nil, fmt.Errorf("sockwatch: the kernel's trace: attach: %w", err)
+		}
+		t.hooks = append(t.hooks, hook)
 	}
 	ok = true
 	return t, nil
@@ -138,12 +148,19 @@ func cause(err error) error {
 	return err
 }
 
-// bootTime is when CLOCK_MONOTONIC, which the kernel stamps with, was zero.
-func bootTime() time.Time {
-	var ts unix.Timespec
-	before := time.Now()
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return before.Add(-time.Duration(ts.Nano()))
+// bootTime is when CLOCK_MONOTONIC, which the kernel stamps with, was zero. Of a
+// few readings the best is that in which the least time passed between the two
+// clocks.
+func bootTime() (boot time.Time) {
+	for range 8 {
+		var ts unix.Timespec
+		before := time.Now()
+		_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
+		if at := before.Add(-time.Duration(ts.Nano())); at.After(boot) {
+			boot = at
+		}
+	}
+	return boot
 }
 
 // firstPIDNamespace reports whether this process is in the machine's first
@@ -231,8 +248,16 @@ func (t *trace) lost() uint64 {
 
 // stop ends the trace and the waiting for it. What is mapped stays.
 func (t *trace) stop() {
-	t.hook.Close()
+	t.unhook()
 	t.file.Close()
+}
+
+// unhook ends the programs' runs.
+func (t *trace) unhook() {
+	for _, h := range t.hooks {
+		h.Close()
+	}
+	t.hooks = nil
 }
 
 // release gives back what there is.
@@ -245,17 +270,16 @@ func (t *trace) release() {
 	if t.file != nil {
 		t.file.Close()
 	}
-	for _, m := range []*ebpf.Map{t.ring, t.facts} {
+	for _, m := range []*ebpf.Map{t.ring, t.facts, t.underway} {
 		if m != nil {
 			m.Close()
 		}
 	}
-	if t.program != nil {
-		t.program.Close()
+	t.unhook()
+	for _, p := range t.programs {
+		p.Close()
 	}
-	if t.hook != nil {
-		t.hook.Close()
-	}
+	t.programs = nil
 }
 
 // drainPause is how long events may lie in the ring. The wire drains it too, so

@@ -89,6 +89,7 @@ type Watcher struct {
 	open       map[key]*endpoint    // the newest of each pair of addresses
 	sockets    map[uint64]*endpoint // by the kernel's address, as the trace tells it
 	asking     map[uint64]*asking   // of those that connect, and whose port is not known yet
+	overdue    map[key]overdue      // of those that are over, and whose SYN may still come
 	listening  map[*endpoint]struct{}
 	waiting    int // how many are in TIME-WAIT, or in FIN-WAIT-2 without a socket
 	maxWait    int // how many the kernel lets be; 0: not known
@@ -120,6 +121,22 @@ type Stats struct {
 // New returns a Watcher of the namespace, which begins by listing what sockets
 // there are. Close ends it.
 func New(cfg Config) *Watcher {
+	w := newWatcher(cfg)
+	w.maxWait = sysctl(cfg.NS, "net.ipv4.tcp_max_tw_buckets")
+	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel, w.stopping = cancel, ctx.Done()
+	if cfg.Trace != nil {
+		if w.trace, w.noTrace = cfg.Trace.take(cfg.NS); w.trace != nil {
+			w.running.Go(w.followTrace) // ends when the trace is closed
+		}
+	}
+	w.running.Go(func() { w.run(ctx) })
+	w.running.Go(func() { w.endTimeWaits(ctx) })
+	return w
+}
+
+// newWatcher returns a Watcher that only takes what it is given.
+func newWatcher(cfg Config) *Watcher {
 	if cfg.Numbers == nil {
 		cfg.Numbers = new(tcpstate.Numbers)
 	}
@@ -138,22 +155,12 @@ func New(cfg Config) *Watcher {
 	if cfg.now == nil {
 		cfg.now = time.Now
 	}
-	w := &Watcher{
+	return &Watcher{
 		cfg: cfg, wake: make(chan struct{}, 1), sooner: make(chan struct{}, 1),
 		open: make(map[key]*endpoint), sockets: make(map[uint64]*endpoint), asking: make(map[uint64]*asking),
+		overdue:   make(map[key]overdue),
 		ownerless: make(map[*endpoint]struct{}), listening: make(map[*endpoint]struct{}),
 	}
-	w.maxWait = sysctl(cfg.NS, "net.ipv4.tcp_max_tw_buckets")
-	ctx, cancel := context.WithCancel(context.Background())
-	w.cancel, w.stopping = cancel, ctx.Done()
-	if cfg.Trace != nil {
-		if w.trace, w.noTrace = cfg.Trace.take(cfg.NS); w.trace != nil {
-			w.running.Go(w.followTrace) // ends when the trace is closed
-		}
-	}
-	w.running.Go(func() { w.run(ctx) })
-	w.running.Go(func() { w.endTimeWaits(ctx) })
-	return w
 }
 
 // Traced reports whether the kernel's trace is there, and if it was wanted and

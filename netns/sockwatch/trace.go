@@ -115,6 +115,7 @@ func (w *Watcher) named4(ev *event) *endpoint {
 	w.named(e, ev.sock)
 	switch {
 	case a != nil:
+		e.unseen = true
 		w.move(e, tcpstate.SynSent, a.at, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "connect"}, tcpstate.FromKernel)
 		w.ownedBy(e, a.process)
 	case ev.from == tcpstate.Listen:

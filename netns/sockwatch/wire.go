@@ -45,8 +45,12 @@ func (w *Watcher) Step(s Step) {
 		// The kernel says so itself.
 	case w.trace != nil && !e.bare && e.sock == 0 && e.active && e.state == tcpstate.SynSent:
 		// Its socket is known, only not by its name yet.
-	case e.bare && s.To != tcpstate.TimeWait && s.To != tcpstate.Closed && s.To != tcpstate.Unknown:
-		// The wire believes less than the trace has told.
+	case w.trace != nil && !e.bare && e.sock == 0 && e.state == tcpstate.SynReceived && s.To == tcpstate.Established:
+		// The kernel has not seen that ACK yet, and will say whether it takes it.
+	case e.shown && stage(s.To) != 0 && stage(s.To) <= stage(e.state):
+		// The kernel has shown what segments tell that were on their way.
+	case e.bare && s.To != tcpstate.TimeWait && s.To != tcpstate.Closed && (s.To != tcpstate.Unknown || e.state != tcpstate.TimeWait):
+		// The wire believes less than the trace has told, or doubts it.
 	default:
 		e.bare = e.bare || s.To == tcpstate.TimeWait
 		w.move(e, s.To, s.Time, s.Cause, tcpstate.FromWire)
@@ -56,7 +60,11 @@ func (w *Watcher) Step(s Step) {
 // opens begins the endpoint of a SYN, or of a SYN-ACK, of the guest. The lock is
 // held.
 func (w *Watcher) opens(old *endpoint, k key, s Step) {
-	e := &endpoint{key: k, state: tcpstate.Closed, active: s.To == tcpstate.SynSent}
+	if s.To == tcpstate.SynSent && w.isOver(k, s.ISS) {
+		w.cfg.OnEnd(k.local, k.remote)
+		return
+	}
+	e := &endpoint{key: k, state: tcpstate.Closed, active: s.To == tcpstate.SynSent, iss: s.ISS}
 	begun := w.begin(e)
 	if old != nil && !old.kernelTells() {
 		w.move(old, tcpstate.Closed, s.Time, replaced(old, s), tcpstate.FromWire)
@@ -82,6 +90,65 @@ func (w *Watcher) opens(old *endpoint, k key, s Step) {
 	if e.active {
 		w.wantOwner(e)
 	}
+}
+
+// overdue is a connection that was over before it stood. Its SYN may be read after
+// that, on a machine that is busy, or once more.
+type overdue struct {
+	conn   tcpstate.Conn
+	unseen bool // no SYN has been
+	iss    uint32
+}
+
+// expectSYN notes that the endpoint is over. The lock is held.
+func (w *Watcher) expectSYN(e *endpoint) {
+	if e.remote.Addr().IsLoopback() {
+		return // no wire
+	}
+	if len(w.overdue) >= maxAsking {
+		clear(w.overdue)
+	}
+	w.overdue[e.key] = overdue{conn: e.conn, unseen: e.unseen, iss: e.iss}
+}
+
+// isOver reports whether a SYN is one of a connection that is over. The stack will
+// still want its number. The lock is held.
+func (w *Watcher) isOver(k key, iss uint32) bool {
+	o, known := w.overdue[k]
+	switch {
+	case !known:
+		return false
+	case o.unseen:
+		w.cfg.Numbers.Bind(o.conn, tcpstate.Guest, k.local, k.remote, iss)
+		w.overdue[k] = overdue{conn: o.conn, iss: iss}
+		return true
+	case o.iss == iss:
+		return true
+	}
+	delete(w.overdue, k)
+	return false
+}
+
+// stage counts the steps of a connection that cannot be taken back: of two states
+// the one that comes later has the greater one. It is 0 where that is not known.
+func stage(s tcpstate.State) int {
+	switch s {
+	case tcpstate.SynSent:
+		return 1
+	case tcpstate.SynReceived:
+		return 2
+	case tcpstate.Established:
+		return 3
+	case tcpstate.FinWait1, tcpstate.CloseWait:
+		return 4
+	case tcpstate.FinWait2, tcpstate.Closing, tcpstate.LastAck:
+		return 5
+	case tcpstate.TimeWait:
+		return 6
+	case tcpstate.Closed:
+		return 7
+	}
+	return 0
 }
 
 // replaced is why an endpoint has ended whose addresses another one has.
