@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -57,9 +56,7 @@ func TestSSInTheGuest(t *testing.T) {
 	}{{"root", nil, 0, 3, 0}, {"user", testnet.User, 100 * time.Millisecond, 10, 5}} {
 		t.Run(c.name, func(t *testing.T) {
 			n := testnet.New(t)
-			log := filepath.Join(testnet.Dir(t), "log")
-			must(t, os.WriteFile(log, nil, 0o666))
-			must(t, os.Chmod(log, 0o666))
+			log := newLog(t)
 			cmd := n.Uplink.CommandAs(t.Context(), c.cred, testnet.Binary(t), "run", "--quiet", "--net", "none", "--no-ipv6", "--log", log,
 				"--peer", "web=http", "--peer", "echo=echo", "--peer", "bye=closer", "--peer", "hold=holder", "--peer", "no=refuse", "--peer", "rst=resetter",
 				"--", "python3", "-c", churn)
