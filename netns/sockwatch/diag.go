@@ -225,6 +225,7 @@ func (w *Watcher) list(began time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.listed = ended
+	defer func() { w.begun = true }()
 	if err != nil && !errors.Is(err, sockdiag.ErrChanged) {
 		w.putOff(ended)
 		return
@@ -288,10 +289,10 @@ func (w *Watcher) join(sockets []sockdiag.Socket, began, ended time.Time, whole 
 // discovers begins the endpoint of a socket that nothing else has told of. The
 // lock is held.
 func (w *Watcher) discovers(k key, s *sockdiag.Socket, at time.Time) *endpoint {
-	if _, over := w.gone[k]; over {
-		return nil
+	if _, over := w.gone[k]; over || w.trace != nil && s.State == tcpstate.SynSent {
+		return nil // or the trace knows it, though not its port yet
 	}
-	e := &endpoint{key: k, inode: s.Inode}
+	e := &endpoint{key: k, inode: s.Inode, unseen: w.begun}
 	if !w.begin(e) {
 		return nil
 	}

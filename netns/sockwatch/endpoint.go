@@ -22,7 +22,7 @@ type endpoint struct {
 	since  time.Time // when state began; zero if that was before the watching
 	cause  tcpstate.Cause
 	active bool   // it asked for the connection
-	unseen bool   // the trace told of it, and its SYN has not been seen
+	unseen bool   // the trace or a dump told of it, and its SYN has not been seen
 	iss    uint32 // of its SYN, which has been seen
 	shown  bool   // a dump has shown state
 
@@ -62,7 +62,7 @@ func (w *Watcher) move(e *endpoint, to tcpstate.State, at time.Time, cause tcpst
 		}
 		tr.Age = tr.Time.Sub(e.since)
 	}
-	if from == tcpstate.SynSent && to == tcpstate.Closed {
+	if to == tcpstate.Closed && (from == tcpstate.SynSent || e.unseen) {
 		w.expectSYN(e)
 	}
 	w.waiting -= waits(e)

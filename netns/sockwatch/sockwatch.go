@@ -100,6 +100,7 @@ type Watcher struct {
 	shortened  bool // timeWait is in force
 	budget     budget
 	listed     time.Time // when everything was listed last
+	begun      bool      // what was there before the watching has been listed
 	asleepTill time.Time // what run waits for; zero: for nothing
 	looking    bool
 	gone       map[key]struct{} // ended since the look began

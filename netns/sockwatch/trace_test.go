@@ -46,15 +46,18 @@ func TestTraceClose(t *testing.T) {
 			t.Errorf("%+v", tr)
 		}
 	}
-	var server []tcpstate.Transition
-	for _, tr := range r.of(p.to) {
-		if tr.Remote == p.from {
-			server = append(server, tr)
-		}
-	}
 	const want = "CLOSED (segment SYN)> SYN-RECEIVED (segment ACK)> ESTABLISHED (segment FIN)> CLOSE-WAIT (call close)> LAST-ACK (segment ACK)> CLOSED"
-	if got := path(server); got != want {
-		t.Errorf("the server went %q,\nwant %q", got, want)
+	var server []tcpstate.Transition
+	for deadline := time.Now().Add(30 * time.Second); path(server) != want; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the server went %q,\nwant %q", path(server), want)
+		}
+		server = nil
+		for _, tr := range r.of(p.to) {
+			if tr.Remote == p.from { // not the listener's
+				server = append(server, tr)
+			}
+		}
 	}
 	if server[0].Conn == trs[0].Conn {
 		t.Error("two sockets have one number")

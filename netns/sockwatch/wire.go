@@ -60,8 +60,14 @@ func (w *Watcher) Step(s Step) {
 // opens begins the endpoint of a SYN, or of a SYN-ACK, of the guest. The lock is
 // held.
 func (w *Watcher) opens(old *endpoint, k key, s Step) {
-	if s.To == tcpstate.SynSent && w.isOver(k, s.ISS) {
+	if w.isOver(k, s.ISS) {
 		w.cfg.OnEnd(k.local, k.remote)
+		return
+	}
+	if old != nil && old.unseen && !old.kernelTells() {
+		// A dump has shown it while this was in the queue.
+		old.unseen, old.iss, old.active = false, s.ISS, s.To == tcpstate.SynSent
+		w.cfg.Numbers.Bind(old.conn, tcpstate.Guest, k.local, k.remote, s.ISS)
 		return
 	}
 	e := &endpoint{key: k, state: tcpstate.Closed, active: s.To == tcpstate.SynSent, iss: s.ISS}
@@ -92,8 +98,8 @@ func (w *Watcher) opens(old *endpoint, k key, s Step) {
 	}
 }
 
-// overdue is a connection that was over before it stood. Its SYN may be read after
-// that, on a machine that is busy, or once more.
+// overdue is a connection that was over before its SYN was read, as on a machine that
+// is busy, or whose SYN may come once more.
 type overdue struct {
 	conn   tcpstate.Conn
 	unseen bool // no SYN has been

@@ -135,6 +135,30 @@ func TestLateSYNHasTheNumber(t *testing.T) {
 	}
 }
 
+func TestDumpBeforeTheSYN(t *testing.T) {
+	const closed, asked, stands, closing1 = tcpstate.Closed, tcpstate.SynSent, tcpstate.Established, tcpstate.FinWait1
+	d := newTold(false)
+	d.begun = true
+	d.dump(stands) // while all of it is still in the queue
+	d.wire(closed, asked)
+	d.wire(asked, stands)
+	d.wire(stands, closing1)
+	if got, want := d.way(), " ESTABLISHED/diag FIN-WAIT-1/wire"; got != want {
+		t.Errorf("it went%s, want%s", got, want)
+	}
+	conn := d.got.of(wireGuest)[0].Conn
+	if got := d.numbers.Begin(tcpstate.Stack, wireGuest, wirePeer, 7); got != conn {
+		t.Errorf("the stack has number %d, the guest %d", got, conn)
+	}
+
+	d = newTold(false)
+	d.dump(stands) // it was there before the watching
+	d.wire(closed, asked)
+	if got, want := d.way(), " ESTABLISHED/diag CLOSED/wire SYN-SENT/wire"; got != want {
+		t.Errorf("it went%s, want%s", got, want)
+	}
+}
+
 func TestDumpBehindAStep(t *testing.T) {
 	const closed, half, stands, closing1 = tcpstate.Closed, tcpstate.SynReceived, tcpstate.Established, tcpstate.FinWait1
 	d := newTold(false)
