@@ -31,7 +31,7 @@ test: ## run every test; those that need root skip without it
 
 race: export CGO_ENABLED = 1
 race: ## run the tests under the race detector; integration runs another binary
-	$(GO) test -race -short $$($(GO) list ./... | grep -v -e '/integration$$' -e '/integration/reach$$' -e '/integration/legs$$')
+	$(GO) test -race -short $$($(GO) list ./... | grep -v -e '/integration$$' -e '/integration/reach$$' -e '/integration/legs$$' -e '/integration/tuning$$')
 
 fuzz: ## fuzz each target for FUZZTIME, by default ten minutes
 	@.ci/fuzz $(FUZZTIME)

@@ -80,6 +80,7 @@ var rooms = []room{
 	{"cmd/*", commandImports("cmd/internal/control", "cmd/internal/cni", "cmd/internal/lab", "cmd/internal/doctor", "cmd/internal/manual", "cmd/internal/view"), "a command is flags, texts and package tcpbox"},
 
 	{"examples/*", commandImports(), "an example uses what everyone can"},
+	{"integration/tuning", commandImports(), "knobs change while a sandbox runs, which is asked of package tcpbox"},
 	{"integration/*", []string{"stack/tcpstate", "stack/statelog", "tun/packet"}, "integration tests see tcpbox from outside"},
 	{"integration", []string{"stack/tcpstate", "stack/statelog", "tun/packet", "integration/*"}, "integration tests see tcpbox from outside"},
 }

@@ -100,12 +100,13 @@ var openKnobs = []Def{
 		MinInt:  1,
 		MaxInt:  127,
 		Default: "6",
-		Does:    "how often a SYN is sent again before connect(2) fails with ETIMEDOUT",
-		Not:     "it does not shorten the time between two of them, which doubles from 1 s",
+		Does:    "how often a SYN is sent again before connect(2) fails with ETIMEDOUT: 1 s after the first, then at double the distance, so that n take 2^(n+1)-1 s",
+		Not:     "it does not shorten the time between two of them",
 		Source:  "RFC 9293, section 3.8.3; Linux, networking/ip-sysctl, tcp_syn_retries",
 		Guest: LegDef{
-			Carries:  true,
-			Text:     "net.ipv4.tcp_syn_retries",
+			Carries: true,
+			Text: "net.ipv4.tcp_syn_retries; since Linux 6.5 the first four come a second apart (tcp_syn_linear_timeouts), " +
+				"and as many as fit into the same time: with 1, 2 in 3 s; with 2, 5 in 7 s",
 			Existing: "from the next retransmission on",
 		},
 		Stack: LegDef{
