@@ -47,6 +47,30 @@ func TestKnobsOfTwoSandboxes(t *testing.T) {
 		}
 	})
 
+	for _, c := range callers {
+		t.Run("time-wait.timeout: the guest's ends when it says, for "+c.name, func(t *testing.T) {
+			f := &fixture{net: n, box: start(t, n, c, "--tcp", "guest.time-wait.timeout=300ms"), listen: l}
+			p := f.connect(t)
+			must(t, p.guest.Close())
+			hearEnd(t, p.server, "")
+			must(t, p.server.Close())
+			testnet.Eventually(t, func() error {
+				for _, r := range f.box.records(t) {
+					if r.Leg == tcpstate.Guest && r.Local == p.local && r.From == timeWait && r.To == closed && r.Cause == "policy time-wait.timeout" {
+						if age := r.age(); age < 280*time.Millisecond {
+							t.Errorf("it lasted %v, want 300ms", age)
+						}
+						return nil
+					}
+				}
+				return errors.New("the log has no end of the TIME-WAIT")
+			})
+			if got := f.box.State(t, p.local, p.remote); got != closed {
+				t.Errorf("the guest's socket is in %v", got)
+			}
+		})
+	}
+
 	t.Run("time-wait.timeout=0: the stack has none", func(t *testing.T) {
 		set, _ := fixtures(t, "--tcp", "stack.time-wait.timeout=0")
 		p := set.connect(t)

@@ -17,6 +17,8 @@ func TestMain(m *testing.M) {
 		l.Close() // the runtime's own descriptors exist from here on
 	}
 	goroutines, files := runtime.NumGoroutine(), openFiles()
+	flag.Parse()
+	_ = flag.Set("test.parallel", "32") // the parallel ones wait for the kernel's timers
 	code := m.Run()
 	if flag.Lookup("test.fuzz").Value.String() != "" {
 		os.Exit(code) // the fuzzer keeps a goroutine of its own
