@@ -73,6 +73,9 @@ func (w *Watcher) again(e *endpoint, s *sockdiag.Socket, began, ended time.Time)
 	if s.Timer.Kind == sockdiag.TimeWaiting {
 		// Not before: the kernel has filled this in since it was asked.
 		e.bare, e.expires = true, began.Add(s.Timer.Left-timerStep)
+		if !e.exact {
+			e.began = ended.Add(s.Timer.Left - TimeWaitLength)
+		}
 		w.willEnd(e)
 		if e.expires.Before(e.due) { // its end is near, and may be late by seconds
 			e.due = e.expires

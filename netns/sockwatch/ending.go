@@ -37,10 +37,10 @@ func (w *Watcher) SetTimeWait(d time.Duration) {
 
 // willEnd has a TIME-WAIT ended in time. The lock is held.
 func (w *Watcher) willEnd(e *endpoint) {
-	if !w.shortened || e.state != tcpstate.TimeWait || e.expires.IsZero() {
+	if !w.shortened || e.state != tcpstate.TimeWait {
 		return
 	}
-	at := e.expires.Add(w.timeWait - TimeWaitLength)
+	at := e.began.Add(w.timeWait)
 	if moved := at.Sub(e.ends); moved < timerStep && moved > -timerStep {
 		return
 	}

@@ -36,6 +36,8 @@ type endpoint struct {
 	due      time.Time // when it is to be looked for; zero: it need not be
 	place    int       // in Watcher.restless, from 1; 0: it is not there
 	expires  time.Time // when a bare state ends by its timer at the earliest
+	began    time.Time // of TIME-WAIT: when it began, and not before
+	exact    bool      // of began: it was seen, not found later
 	ends     time.Time // when its TIME-WAIT is to be ended; zero: it is not
 	inode    uint32
 	absent   time.Time // when a dump first lacked it; zero: the last one had it
@@ -69,6 +71,9 @@ func (w *Watcher) move(e *endpoint, to tcpstate.State, at time.Time, cause tcpst
 	e.state, e.since, e.changed, e.cause = to, tr.Time, w.cfg.now(), cause
 	e.absent, e.doubted = time.Time{}, time.Time{}
 	e.shown = source == tcpstate.FromDiag
+	if to == tcpstate.TimeWait {
+		e.began, e.exact = tr.Time, source != tcpstate.FromDiag
+	}
 	w.waiting += waits(e)
 	w.cfg.Sink(tr)
 	if to == tcpstate.Closed {
