@@ -24,8 +24,10 @@ var campaign string
 // recorder of the kernel's tracepoint, the segments and ss have of it, and its
 // numbers with the kernel's counters.
 //
-// With the trace each state is there and no other, also of connections within the
-// guest, and of listeners. An ordinary user's log has 97 to 98 states in a hundred of
+// With the trace each state is there and no other, of what passes the sandbox's
+// interface and of listeners. Of connections within the guest nothing else tells:
+// there the kernel's trace may lack what it did in the middle of an interrupt, twice
+// in some 60 rounds on a machine that was very busy. An ordinary user's log has 97 to 98 states in a hundred of
 // what passes the sandbox's interface. It lacks those that were over before the
 // guest sent what proves them, or before tcpbox read that: a CLOSE-WAIT, most often,
 // of a connection that was reset at once. A slow machine makes more of them, so that
@@ -61,7 +63,11 @@ func TestGuestLegIsTrue(t *testing.T) {
 			}
 			for _, s := range []*shares{&wire, &within, &listeners} {
 				t.Log(s)
-				if s.wrong > 0 || (s == &wire || c.traced) && 100*s.found < c.percent*s.states {
+				percent := c.percent
+				if s == &within {
+					percent = min(percent, 99)
+				}
+				if s.wrong > 0 || (s == &wire || c.traced) && 100*s.found < percent*s.states {
 					t.Errorf("%s:\n%s", s.name, strings.Join(s.examples, "\n"))
 				}
 			}
@@ -151,7 +157,14 @@ func checkCounters(t testing.TB, sh *shares, traced bool, log []*logged, before,
 			may = sh.lacking + perhaps
 		case "sockstat tw":
 			may = sh.killed
-		case "PassiveOpens", "AttemptFails", "EstabResets":
+			if traced {
+				may += sh.lacking
+			}
+		case "ActiveOpens":
+			if traced {
+				may = sh.lacking
+			}
+		case "PassiveOpens", "AttemptFails", "EstabResets", "CurrEstab":
 			may = sh.lacking
 		}
 		if got, want := counted[counter], after[counter]-before[counter]; max(got-want, want-got) > may {

@@ -62,6 +62,13 @@ func (w *Watcher) traced(ev *event) {
 		return
 	}
 	e := w.sockets[ev.sock]
+	if e != nil && e.key != (key{ev.local, ev.remote}) && (ev.from == tcpstate.Listen || ev.from == tcpstate.SynSent || ev.from == tcpstate.SynReceived) && ev.to != tcpstate.Closed {
+		// Another one has its place: its end is missing in the trace. Looks tell.
+		delete(w.sockets, ev.sock)
+		e.sock = 0
+		w.settle(e)
+		e = nil
+	}
 	if e == nil {
 		if e = w.named4(ev); e == nil {
 			return

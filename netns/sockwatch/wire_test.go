@@ -102,6 +102,13 @@ func TestStepBesideTheTrace(t *testing.T) {
 			d.wire(closing2, waits)
 			d.wire(waits, unknown) // an RST: some end it by that, some do not
 		}, " SYN-RECEIVED/wire ESTABLISHED/kernel FIN-WAIT-1/kernel FIN-WAIT-2/kernel TIME-WAIT/wire UNKNOWN/wire"},
+		{"the trace lacks its end, and another socket is in its place", func(d *told) {
+			d.wire(closed, half)
+			d.kernel(half, stands, wireGuest)
+			d.kernel(stands, closing1, wireGuest)
+			d.kernel(listen, half, netip.AddrPortFrom(wireGuest.Addr(), 40001))
+			d.dump(closing2)
+		}, " SYN-RECEIVED/wire ESTABLISHED/kernel FIN-WAIT-1/kernel FIN-WAIT-2/diag"},
 		{"a SYN is seen when its socket is no more", func(d *told) {
 			d.kernel(closed, asked, netip.AddrPortFrom(wireGuest.Addr(), 0))
 			d.kernel(asked, closed, wireGuest)
