@@ -68,6 +68,8 @@ func playGuest(mode string) int {
 			fmt.Printf("%q %v\n", b, err)
 			return 2
 		}
+	case "churn": // many connections, each of which must be echoed
+		return churn(arg)
 	case "get": // prints what a web server answers
 		resp, err := http.Get(arg)
 		if err != nil {

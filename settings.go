@@ -135,7 +135,12 @@ func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {
 		err = diff.Apply()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("tcpbox: nothing was changed: %w", errors.Join(err, undo()))
+		select {
+		case <-s.inside.Done(): // there is nobody left to change anything for
+			return nil, fmt.Errorf("tcpbox: set: %w", ErrEnded)
+		default:
+			return nil, fmt.Errorf("tcpbox: nothing was changed: %w", errors.Join(err, undo()))
+		}
 	}
 	s.gateway.SetLimits(next.Limits.ofGateway())
 	s.log.limit(next.Limits.LogRate)

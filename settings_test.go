@@ -2,14 +2,21 @@ package tcpbox_test
 
 import (
 	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"tcpbox"
 	"tcpbox/policy"
 	"tcpbox/policy/knob"
+	"tcpbox/stack/peer"
 	"tcpbox/stack/statelog"
+	"tcpbox/stack/tcpstate"
 )
 
 func parseSettings(t *testing.T, texts ...string) []knob.Setting {
@@ -129,5 +136,137 @@ func TestSetPolicy(t *testing.T) {
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("the log has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// churned is how many connections churn makes, churners how many at once.
+const churned, churners = 500, 16
+
+// churn makes connections to addr, so many and on until standard input ends, and
+// says how many did not do what they should.
+func churn(addr string) int {
+	var made, failed atomic.Int64
+	var told atomic.Bool
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		told.Store(true)
+	}()
+	var all sync.WaitGroup
+	for range churners {
+		all.Go(func() {
+			for made.Add(1) <= churned || !told.Load() {
+				if err := echoOnce(addr); err != nil {
+					fmt.Println(err)
+					failed.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return int(min(failed.Load(), 100))
+}
+
+func echoOnce(addr string) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, err := fmt.Fprint(c, "hello"); err != nil {
+		return err
+	}
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return err
+	}
+	if b, err := io.ReadAll(c); err != nil || string(b) != "hello" {
+		return fmt.Errorf("%q, %w", b, err)
+	}
+	return nil
+}
+
+// TestChangesUnderLoad: 200 changes while 500 connections come and go. None is lost,
+// and each endpoint's states are a chain without a gap.
+func TestChangesUnderLoad(t *testing.T) {
+	echo, err := peer.ParseSpec("echo=echo:7")
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, tell, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tell.Close()
+	kept := &keeper{}
+	s := box(t, "churn 198.18.0.16:7", tcpbox.Config{Peers: []peer.Spec{echo}, OnRecords: kept.keep, Stdin: in})
+	in.Close()
+	type result struct {
+		status tcpbox.Status
+		err    error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		status, err := s.Wait()
+		ended <- result{status, err}
+	}()
+	// One knob of each kind that connections meet, by turns with whole policies.
+	turns := [][]string{
+		{"stack.time-wait.timeout=1s", "stack.fin-timeout=5s"},
+		{"guest.fin-timeout=9s", "stack.syn-backlog=64"},
+		{"stack.time-wait.timeout=0", "guest.time-wait.reuse=on", "guest.keepalive.idle=60s"},
+		{"stack.syn-backlog=256", "half-close-timeout=1h", "guest.rto.min=100ms"},
+	}
+	const changes = 200
+	for i := range changes {
+		var err error
+		if i%5 == 4 {
+			_, err = s.SetPolicy(tcpbox.Settings{
+				Policy: policy.Policy{Net: policy.Net(i % 3)}, Limits: tcpbox.Limits{Connections: 1000 + i},
+				Knobs: parseSettings(t, turns[i%len(turns)]...),
+			})
+		} else {
+			_, err = s.Set(parseSettings(t, turns[i%len(turns)]...)...)
+		}
+		if err != nil {
+			t.Fatalf("change %d: %v", i, err)
+		}
+	}
+	tell.Close()
+	if r := <-ended; r.err != nil || r.status.ExitCode() != 0 {
+		t.Errorf("the guest ended with %v, %v", r.status, r.err)
+	}
+	type endpoint struct {
+		conn tcpstate.Conn
+		leg  tcpstate.Leg
+	}
+	states := map[endpoint]tcpstate.State{}
+	made, set := 0, 0
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
+	for i := range kept.items {
+		it := &kept.items[i]
+		switch {
+		case it.Dropped > 0:
+			t.Errorf("%d records are missing", it.Dropped)
+		case it.Set != nil:
+			set++
+		case it.IsTransition() && it.Transition.Leg == tcpstate.Stack:
+			tr := it.Transition
+			key := endpoint{tr.Conn, tr.Leg}
+			if before, known := states[key]; known && before != tr.From || !known && tr.From != tcpstate.Closed {
+				t.Errorf("%v leaves %v, and was in %v", key, tr.From, before)
+			}
+			states[key] = tr.To
+			if tr.To == tcpstate.Established {
+				made++
+			}
+		}
+	}
+	for key, state := range states {
+		if state != tcpstate.Closed {
+			t.Errorf("%v ends in %v", key, state)
+		}
+	}
+	if made < churned || set < changes {
+		t.Errorf("the log has %d connections and %d changes of settings; want at least %d and %d", made, set, churned, changes)
 	}
 }

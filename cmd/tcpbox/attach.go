@@ -125,9 +125,16 @@ func serveNamespace(cfg tcpbox.AttachConfig, f *attachFlags, say *speaker) error
 		return err
 	}
 	defer door.close()
-	// From here on a signal ends the serving in good order.
-	ended := make(chan os.Signal, 1)
-	notifyUnignored(ended, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	// From here on a signal ends the serving in good order, or has the policy
+	// read again.
+	ended, again := make(chan os.Signal, 1), f.reloads()
+	notifyUnignored(ended, syscall.SIGINT, syscall.SIGTERM)
+	if again == nil {
+		notifyUnignored(ended, syscall.SIGHUP)
+	} else {
+		signal.Notify(again, syscall.SIGHUP)
+		defer signal.Stop(again)
+	}
 	defer signal.Stop(ended)
 
 	box, err := tcpbox.Attach(context.Background(), cfg)
@@ -142,7 +149,7 @@ func serveNamespace(cfg tcpbox.AttachConfig, f *attachFlags, say *speaker) error
 	if f.ready >= 0 {
 		tellReady(f.ready, in.Name, say)
 	}
-	unwatched := endOnRequest(box, ended, f.exit)
+	unwatched := onRequest(box, ended, again, func() { f.reload(box, say) }, f.exit)
 	timedOut := endAfter(box, box.Signal, f.timeout, say)
 	_, err = box.Wait()
 	expired := timedOut()
@@ -166,9 +173,10 @@ func notifyUnignored(c chan<- os.Signal, signals ...os.Signal) {
 	}
 }
 
-// endOnRequest ends the serving on a signal, and at the end of file of the
-// descriptor exit unless that is -1. The function it returns stops that.
-func endOnRequest(box *tcpbox.Sandbox, signals <-chan os.Signal, exit int) (stop func()) {
+// onRequest ends the serving on a signal, and at the end of file of the
+// descriptor exit unless that is -1; and calls reload for each of again. The
+// function it returns stops that.
+func onRequest(box *tcpbox.Sandbox, signals, again <-chan os.Signal, reload func(), exit int) (stop func()) {
 	done := make(chan struct{})
 	var running sync.WaitGroup
 	request := func() { _ = box.Signal(syscall.SIGTERM) } // it takes it
@@ -177,6 +185,8 @@ func endOnRequest(box *tcpbox.Sandbox, signals <-chan os.Signal, exit int) (stop
 			select {
 			case <-signals:
 				request()
+			case <-again:
+				reload()
 			case <-done:
 				return
 			}

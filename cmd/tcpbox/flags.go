@@ -59,6 +59,7 @@ type runFlags struct {
 	acceptFrom []netip.Prefix // of all ports that are published
 
 	policyFile string            // of --policy
+	fromFile   document.Document // what is in it
 	over       document.Document // what the flags say, to be laid over that
 	document   document.Document // both
 }

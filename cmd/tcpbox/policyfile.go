@@ -56,6 +56,7 @@ func (f *runFlags) settle() error {
 			return err
 		}
 	}
+	f.fromFile = doc
 	f.document = f.over.Over(doc)
 	apply(&f.config, f.document)
 	return nil

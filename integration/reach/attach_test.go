@@ -354,3 +354,50 @@ func TestAttachPodman(t *testing.T) {
 		t.Errorf("podman: %v", got)
 	}
 }
+
+// TestReload: HUP has attach read its policy document again, under its flags. One
+// with faults leaves the old policy in force, and every fault is told.
+func TestReload(t *testing.T) {
+	testnet.Programs(t, "unshare", "ip")
+	everybody(t, func(t *testing.T, n *testnet.Net, c caller) {
+		file := filepath.Join(testnet.Dir(t), "box.yaml")
+		write := func(text string) {
+			t.Helper()
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write("version: 1\nnet: none\ntcp: {guest.fin-timeout: 7s, guest.keepalive.count: 4}\n")
+		in := unshared(t, n, c)
+		s := c.attach(t, n, "--policy", file, "--tcp", "guest.keepalive.count=5", strconv.Itoa(in.pid))
+		const look = "cd /proc/sys/net/ipv4; echo $(cat tcp_fin_timeout tcp_keepalive_probes)"
+		if got := in.ask(look); got != "7 5" {
+			t.Errorf("at first %q, want 7 5; tcpbox wrote %s", got, s.stderr)
+		}
+		hup := func(want string) {
+			t.Helper()
+			sendSignal(t, s.cmd.Process.Pid, unix.SIGHUP)
+			testnet.Eventually(t, func() error {
+				if !strings.Contains(s.stderr.String(), want) {
+					return fmt.Errorf("there is no %q in %s", want, s.stderr)
+				}
+				return nil
+			})
+		}
+
+		write("version: 1\nnet: some\ntcp: {guest.fin-timeout: 8}\n")
+		hup("fin-timeout: \"8\" has no unit")
+		if !strings.Contains(s.stderr.String(), "the old policy stays in force: "+file+":2:6: \"some\" is not a value of net") {
+			t.Errorf("not every fault is told in %s", s.stderr)
+		}
+		if got := in.ask(look); got != "7 5" {
+			t.Errorf("after a document with faults %q, want 7 5", got)
+		}
+
+		write("version: 1\nnet: all\ntcp: {guest.fin-timeout: 8s, guest.keepalive.count: 3}\n")
+		hup("guest.fin-timeout: 7s > 8s")
+		if got := in.ask(look); got != "8 5" {
+			t.Errorf("after another document %q, want 8 5", got)
+		}
+	})
+}

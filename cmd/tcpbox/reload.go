@@ -1,0 +1,44 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"tcpbox"
+	"tcpbox/cmd/internal/control"
+)
+
+// reload reads the policy document again and puts it in force, under the flags as
+// they were given. A document with faults leaves the old policy in force.
+func (f *runFlags) reload(box *tcpbox.Sandbox, say *speaker) {
+	d, err := readPolicy(f.policyFile)
+	if err == nil && (d.DNS.Mode != f.fromFile.DNS.Mode || fmt.Sprint(d.DNS) != fmt.Sprint(f.fromFile.DNS)) {
+		err = errors.New("dns cannot be changed while it serves; attach again for that")
+	}
+	if err == nil {
+		changes, setErr := box.SetPolicy(control.SettingsOf(f.over.Over(d)))
+		if err = setErr; err == nil {
+			say.line(fmt.Sprintf("the policy of %s is in force", printable(f.policyFile)))
+			for _, c := range changes {
+				say.line(c.String())
+			}
+			return
+		}
+	}
+	for _, fault := range flatten(err) {
+		text := textOf(fault)
+		if hint := hintOf(fault); hint != "" {
+			text += "; " + hint
+		}
+		say.lost("the old policy stays in force: " + oneLine(shorten(text)))
+	}
+}
+
+// reloads is told when the document is to be read again; nil if there is none.
+func (f *runFlags) reloads() chan os.Signal {
+	if f.policyFile == "" {
+		return nil
+	}
+	return make(chan os.Signal, 1)
+}
