@@ -27,6 +27,8 @@ type Client struct {
 	name   string
 	socket string
 	http   *http.Client
+
+	grace time.Duration // see hangUpGrace
 }
 
 // RemoteError is what a sandbox answered.
@@ -76,7 +78,7 @@ func clientOf(name, socket string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{name: name, socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &Client{name: name, socket: socket, grace: hangUpGrace, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 // Inspect returns everything that is in force in the sandbox.
@@ -119,14 +121,31 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 	return nil
 }
 
+// hangUpGrace is how long it is waited for the end of a sandbox that hangs up. One
+// that is killed closes its sockets before the lock by which its end is known.
+const (
+	hangUpGrace = time.Second
+	hangUpPause = 5 * time.Millisecond
+)
+
+// probeAfter is probe for a sandbox that has hung up, or has not.
+func (c *Client) probeAfter(hungUp bool) (*entry, error) {
+	for end := time.Now().Add(c.grace); ; time.Sleep(hangUpPause) {
+		e, err := probe(filepath.Dir(c.socket))
+		if !hungUp || err != nil || e.lock != nil || !time.Now().Before(end) {
+			return e, err
+		}
+	}
+}
+
 // lost says why there was no answer. A sandbox that has ended meanwhile matches
 // ErrEnded; one that has not begun to answer, or has stopped, ErrUnready; one that
 // lives and hangs up ErrRefused.
 func (c *Client) lost(err error) error {
-	e, probeErr := probe(filepath.Dir(c.socket))
 	// What net/http says of an end that it noticed before it had asked has no type.
 	idle := strings.Contains(err.Error(), "server closed idle connection")
 	hungUp := idle || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+	e, probeErr := c.probeAfter(hungUp)
 	switch {
 	case errors.Is(probeErr, fs.ErrNotExist):
 		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrEnded)
