@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,7 +29,7 @@ type Client struct {
 	socket string
 	http   *http.Client
 
-	grace time.Duration // see hangUpGrace
+	answered atomic.Bool // once
 }
 
 // RemoteError is what a sandbox answered.
@@ -78,7 +79,7 @@ func clientOf(name, socket string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{name: name, socket: socket, grace: hangUpGrace, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+	return &Client{name: name, socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
 }
 
 // Inspect returns everything that is in force in the sandbox.
@@ -111,6 +112,7 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 	if err != nil {
 		return c.lost(err)
 	}
+	c.answered.Store(true)
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		return failure(resp)
@@ -121,18 +123,18 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 	return nil
 }
 
-// hangUpGrace is how long it is waited for the end of a sandbox that hangs up. One
-// that is killed closes its sockets before the lock by which its end is known.
+// It is waited for the end of a sandbox that has answered before and does no more:
+// one that is killed closes its sockets before the lock by which its end is known.
 const (
-	hangUpGrace = time.Second
-	hangUpPause = 5 * time.Millisecond
+	endGrace = 5 * time.Second
+	endPause = 5 * time.Millisecond
 )
 
-// probeAfter is probe for a sandbox that has hung up, or has not.
-func (c *Client) probeAfter(hungUp bool) (*entry, error) {
-	for end := time.Now().Add(c.grace); ; time.Sleep(hangUpPause) {
+// probeAfter is probe for a sandbox whose end may be what was seen, or not.
+func (c *Client) probeAfter(mayEnd bool) (*entry, error) {
+	for end := time.Now().Add(endGrace); ; time.Sleep(endPause) {
 		e, err := probe(filepath.Dir(c.socket))
-		if !hungUp || err != nil || e.lock != nil || !time.Now().Before(end) {
+		if !mayEnd || !c.answered.Load() || err != nil || e.lock != nil || !time.Now().Before(end) {
 			return e, err
 		}
 	}
@@ -145,13 +147,14 @@ func (c *Client) lost(err error) error {
 	// What net/http says of an end that it noticed before it had asked has no type.
 	idle := strings.Contains(err.Error(), "server closed idle connection")
 	hungUp := idle || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
-	e, probeErr := c.probeAfter(hungUp)
+	refused := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+	e, probeErr := c.probeAfter(hungUp || refused)
 	switch {
 	case errors.Is(probeErr, fs.ErrNotExist):
 		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrEnded)
 	case probeErr == nil && e.lock != nil: // dead, and not removed
 		return errors.Join(fmt.Errorf("control: sandbox %q: %w", c.name, ErrEnded), e.lock.Close())
-	case probeErr == nil && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)):
+	case probeErr == nil && refused:
 		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrUnready)
 	case hungUp:
 		return fmt.Errorf("control: sandbox %q: %w", c.name, ErrRefused)

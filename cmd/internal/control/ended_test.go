@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"tcpbox"
 )
@@ -43,7 +42,6 @@ func TestASandboxThatEnds(t *testing.T) {
 	}
 	c := clientOf("web", filepath.Join(dir, "web", sockName))
 	check("it is about to begin", c, ErrUnready)
-	c.grace = 20 * time.Millisecond // for who lives and hangs up
 	l, err := net.Listen("unix", e.socket())
 	if err != nil {
 		t.Fatal(err)

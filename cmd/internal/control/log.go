@@ -133,6 +133,7 @@ func (c *Client) Log(ctx context.Context, opt tcpbox.FollowOptions) (io.ReadClos
 	if err != nil {
 		return nil, c.lost(err)
 	}
+	c.answered.Store(true)
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
 		return nil, failure(resp)
