@@ -80,9 +80,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 // CloseWrite sends FIN after what has been written. ENOTCONN says that the
 // peer has reset the connection.
 func (c *Conn) CloseWrite() error {
+	// The far end may answer before shutdown returns: nobody looks at the socket
+	// meanwhile who would not know that a FIN was sent.
+	c.leg.mu.Lock()
 	err := c.control("close write", func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+	c.leg.finSent = c.leg.finSent || err == nil
+	c.leg.mu.Unlock()
 	if err == nil {
-		c.look(func(l *leg) { l.finSent = true })
+		c.look(nil)
 	}
 	return err
 }

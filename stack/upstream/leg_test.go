@@ -205,3 +205,41 @@ func TestASocketThatCannotBeFollowedIsUnknown(t *testing.T) {
 		t.Errorf("released: %s, want %s", got, want)
 	}
 }
+
+// TestAFINThatIsAnsweredAtOnce: the far end's FIN may be read before shutdown(2) has
+// returned, and the kernel has no socket any more, but a TIME-WAIT.
+func TestAFINThatIsAnsweredAtOnce(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for i := range 300 {
+		var told history
+		h := &Host{Sink: told.add, Find: (&afterwards{}).find}
+		c, err := h.dialTCP(t.Context(), 7, addrPortOf(l.Addr()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		far, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var both sync.WaitGroup
+		both.Go(func() {
+			_, _ = far.Read(make([]byte, 1))
+			far.Close()
+		})
+		both.Go(func() { _, _ = c.Read(make([]byte, 1)) })
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		both.Wait()
+		c.Close()
+		if path := told.String(); !strings.HasPrefix(path, opened+"-call shutdown-> FIN-WAIT-1 -segment-> TIME-WAIT") {
+			t.Errorf("connection %d went %s", i, path)
+		}
+		h.Close()
+	}
+}
