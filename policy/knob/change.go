@@ -133,7 +133,7 @@ func (lp legPlan) value(key string) string {
 func defaultOf(key string, leg tcpstate.Leg) (Setting, bool) {
 	d := lookup(key)
 	s := Setting{Key: key, Leg: leg}
-	if d == nil || d.Default == "" || d.parse(&s, d.Default) != "" || d.Leg(leg).outside(s) != "" {
+	if d == nil || d.Default == "" || d.Leg(leg).Default != "" || d.parse(&s, d.Default) != "" || d.Leg(leg).outside(s) != "" {
 		return Setting{}, false
 	}
 	return s, true

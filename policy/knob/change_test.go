@@ -40,6 +40,11 @@ func TestSince(t *testing.T) {
 			changes: []string{"guest.congestion-control is not changed: there is no default to go back to: reno stays until the sandbox ends"},
 		},
 		{
+			rule:    "so on a leg that has no default of its own",
+			old:     []string{"upstream.port-range=40000-40009"},
+			changes: []string{"upstream.port-range is not changed: there is no default to go back to: 40000-40009 stays until the sandbox ends"},
+		},
+		{
 			rule: "what has no default is set from it",
 			new:  []string{"guest.congestion-control=reno"}, guest: "guest.congestion-control=reno",
 			changes: []string{"guest.congestion-control: its default > reno: reno; only connections made from then on follow"},

@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	// DefaultBufferBytes is how much a Writer holds when its options say zero.
-	DefaultBufferBytes = 1 << 20
+	// DefaultBufferBytes is how much a Writer holds when its options say zero: what
+	// comes of about 25,000 records, as many as a sandbox with as many connections
+	// makes when it ends.
+	DefaultBufferBytes = 8 << 20
 
 	// retryAfter is how long a Writer waits after a write that failed.
 	retryAfter = time.Second
