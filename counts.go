@@ -15,6 +15,9 @@ type Counts struct {
 	// once, on each leg, and what made them change.
 	States legs.Report `json:"states"`
 
+	// LeftOut are records that the limit of the log kept from its readers.
+	LeftOut uint64 `json:"left_out"`
+
 	Stack Stats     `json:"stack"`
 	DNS   dns.Stats `json:"dns"`
 
@@ -32,7 +35,7 @@ type Retransmits struct {
 
 // Counts returns the numbers as they are now.
 func (s *Sandbox) Counts() Counts {
-	c := Counts{Stack: s.gateway.Stats()}
+	c := Counts{Stack: s.gateway.Stats(), LeftOut: s.log.rate.LeftOut()}
 	if s.hosts != nil && s.hosts.server != nil {
 		c.DNS = s.hosts.server.Stats()
 	}

@@ -33,9 +33,10 @@ func (c *Config) readers() func([]statelog.Item) {
 	}
 }
 
-// newRecorder starts a recorder for the sandbox called name. Close ends it.
-func newRecorder(name string, read func([]statelog.Item)) *recorder {
-	r := &recorder{Queue: statelog.NewQueue(0), present: newPresent(name), rate: &statelog.Rate{}}
+// newRecorder starts a recorder for the sandbox called name. limited is told when
+// the limit of the log begins to leave records out. Close ends it.
+func newRecorder(name string, read func([]statelog.Item), limited func()) *recorder {
+	r := &recorder{Queue: statelog.NewQueue(0), present: newPresent(name), rate: &statelog.Rate{OnLimit: limited}}
 	flush := func() {}
 	if read == nil {
 		read = r.take

@@ -116,7 +116,9 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 // start opens everything in order; Close undoes what there is.
 func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, open opener) error {
 	s.trace = newSegmentTrace(cfg)
-	s.log = newRecorder(cfg.Name, s.trace.reads(cfg.readers()))
+	s.log = newRecorder(cfg.Name, s.trace.reads(cfg.readers()), func() {
+		s.diag.Warn("more happens than the limit of the log lets through; what is beyond is left out, and marked in it", "sandbox", s.name)
+	})
 	s.force.policy.Store(&cfg.Policy)
 	s.force.before = map[string]string{}
 	s.log.limit(cfg.Limits.LogRate)

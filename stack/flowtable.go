@@ -51,6 +51,8 @@ type flowTable struct {
 	closed   bool
 
 	evicted, expired atomic.Uint64
+
+	onEvict func() // flows gave way, and nothing is locked
 }
 
 func newFlowTable(most int, idle time.Duration) *flowTable {
@@ -121,7 +123,7 @@ func (t *flowTable) add(f *packetFlow, p outgoing, running *sync.WaitGroup) bool
 	t.waiting++
 	_ = t.queueLocked(f, p) // beyond all limits it is lost
 	t.mu.Unlock()
-	closeFlows(out)
+	t.gaveWay(out)
 	return true
 }
 
@@ -139,13 +141,17 @@ func (t *flowTable) enter(f *packetFlow) bool {
 	out := t.enterLocked(f)
 	t.mu.Unlock()
 	before.close()
-	closeFlows(out)
+	t.gaveWay(out)
 	return true
 }
 
-func closeFlows(flows []*packetFlow) {
+// gaveWay ends flows that newer ones have taken the place of.
+func (t *flowTable) gaveWay(flows []*packetFlow) {
 	for _, f := range flows {
 		f.close()
+	}
+	if len(flows) > 0 && t.onEvict != nil {
+		t.onEvict()
 	}
 }
 

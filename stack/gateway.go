@@ -162,6 +162,7 @@ func New(cfg Config) (*Gateway, error) {
 		cfg.UDPTimeout = DefaultUDPTimeout
 	}
 	g.packets = newFlowTable(DefaultMaxFlows, cfg.UDPTimeout)
+	g.packets.onEvict = g.evicted
 	g.SetLimits(cfg.Limits)
 	if g.decide == nil {
 		g.decide = func(context.Context, policy.Request) policy.Verdict { return policy.Verdict{} }

@@ -22,11 +22,21 @@ type limits struct {
 	now         atomic.Int64 // connections that there are
 
 	limited atomic.Uint64 // SYNs dropped
-	warned  atomic.Int64  // when, in Unix seconds, it was said last
+
+	saidConnections, saidFlows said
 }
 
 // warnEvery is how often it is said that a limit is reached.
 const warnEvery = 10 * time.Second
+
+// said is when something was said last, in Unix seconds.
+type said struct{ at atomic.Int64 }
+
+// again reports whether it is time to say it, once.
+func (s *said) again() bool {
+	now, last := time.Now().Unix(), s.at.Load()
+	return now-last >= int64(warnEvery/time.Second) && s.at.CompareAndSwap(last, now)
+}
 
 // SetLimits changes the limits. Connections beyond a smaller one go on; flows
 // beyond end when the next one comes.
@@ -49,8 +59,7 @@ func (g *Gateway) enter() bool {
 	}
 	g.limits.now.Add(-1)
 	g.limits.limited.Add(1)
-	now := time.Now().Unix()
-	if last := g.limits.warned.Load(); now-last >= int64(warnEvery/time.Second) && g.limits.warned.CompareAndSwap(last, now) {
+	if g.limits.saidConnections.again() {
 		g.log.Warn("the guest has as many connections as its limit lets it; SYNs beyond are dropped",
 			"connections", g.limits.connections.Load(), "dropped", g.limits.limited.Load())
 	}
@@ -58,3 +67,11 @@ func (g *Gateway) enter() bool {
 }
 
 func (g *Gateway) leave() { g.limits.now.Add(-1) }
+
+// evicted is told that flows gave way to a newer one.
+func (g *Gateway) evicted() {
+	if g.limits.saidFlows.again() {
+		g.log.Warn("the guest has as many flows of UDP and ping as its limit lets it; the least used give way to new ones",
+			"evicted", g.packets.evicted.Load())
+	}
+}

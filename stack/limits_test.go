@@ -77,7 +77,11 @@ func TestConnectionsLimit(t *testing.T) {
 // TestFlowsLimitLive: fewer flows are let be from the next one on.
 func TestFlowsLimitLive(t *testing.T) {
 	u := newPacketUplink()
-	g, rec := withPackets(t, u, func(c *Config) { c.Limits.Flows = 8 })
+	log := &lockedBuffer{}
+	g, rec := withPackets(t, u, func(c *Config) {
+		c.Limits.Flows = 8
+		c.Log = slog.New(slog.NewTextHandler(log, nil))
+	})
 	send := func(port uint16) { // a flow of its own
 		t.Helper()
 		if err := rec.Send(packet.Build{Proto: packet.UDP, Src: netip.AddrPortFrom(guestAddr, port), Dst: server, Payload: []byte("x")}.Bytes()); err != nil {
@@ -94,4 +98,5 @@ func TestFlowsLimitLive(t *testing.T) {
 	if n := g.Stats().FlowsEvicted; n != 7 {
 		t.Errorf("%d flows gave way, want 7", n)
 	}
+	eventually(t, "somebody was told", func() bool { return strings.Contains(log.String(), "as many flows of UDP and ping as its limit") })
 }

@@ -11,6 +11,10 @@ import (
 // connections as fast as it can does not fill a disk. The zero Rate bounds
 // nothing. A bound may change at any time.
 type Rate struct {
+	// OnLimit, if not nil, is called in the reader's goroutine when items begin to
+	// be left out, at most once in ten seconds of their time.
+	OnLimit func()
+
 	perSecond atomic.Int64
 	leftOut   atomic.Uint64
 }
@@ -53,8 +57,12 @@ type limited struct {
 	second time.Time // when the present one began
 	given  int64     // in it
 	missed uint64    // since the last marker
+	told   time.Time // when OnLimit was called last
 	kept   []Item
 }
+
+// tellEvery is how often OnLimit is called.
+const tellEvery = 10 * time.Second
 
 func (l *limited) add(it *Item) {
 	most := l.rate.perSecond.Load()
@@ -69,6 +77,10 @@ func (l *limited) add(it *Item) {
 	case most > 0 && l.given >= most:
 		l.missed++
 		l.rate.leftOut.Add(1)
+		if l.rate.OnLimit != nil && (l.told.IsZero() || at.Sub(l.told) >= tellEvery) {
+			l.told = at
+			l.rate.OnLimit()
+		}
 		return
 	}
 	if l.missed > 0 {

@@ -33,7 +33,8 @@ func TestRate(t *testing.T) {
 		{"what was lost before counts in the marker", 1, [][]Item{at(0, 1), {lost}, at(2000)}, "0 !8 2000", 1},
 		{"a clock that was set back begins anew", 1, [][]Item{at(5000, 5001, 100, 101)}, "5000 !1 100 !1", 2},
 	} {
-		var r Rate
+		told := 0
+		r := Rate{OnLimit: func() { told++ }}
 		r.Set(row.rate)
 		var got []string
 		read, flush := r.Limit(func(items []Item) {
@@ -55,6 +56,9 @@ func TestRate(t *testing.T) {
 		flush()
 		if s := strings.Join(got, " "); s != row.want || r.LeftOut() != row.leftOut {
 			t.Errorf("%s: %s and %d left out, want %s and %d", row.rule, s, r.LeftOut(), row.want, row.leftOut)
+		}
+		if (told == 1) != (row.leftOut > 0) {
+			t.Errorf("%s: told %d times", row.rule, told)
 		}
 	}
 }
