@@ -3,6 +3,7 @@ package stack
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -57,13 +58,13 @@ func (g *Gateway) Apply(settings []knob.Setting) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
+	relayed := func(s knob.Setting) bool { return s.Key == halfClose }
+	if err := g.net.ApplyKnobs(slices.DeleteFunc(slices.Clone(settings), relayed)); err != nil {
+		return fmt.Errorf("stack: %w", err)
+	}
 	for _, s := range settings {
-		if s.Key == halfClose {
+		if relayed(s) {
 			g.knobs.halfClose.Store(int64(s.Duration))
-			continue
-		}
-		if err := g.net.ApplyKnob(s); err != nil {
-			return fmt.Errorf("stack: set %s: %w", s.Key, err)
 		}
 	}
 	return nil

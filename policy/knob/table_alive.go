@@ -20,7 +20,11 @@ var aliveKnobs = []Def{
 			Existing: "a connection follows when its timer is next set",
 			Step:     time.Second,
 		},
-		Stack: LegDef{Text: "the stack sends no probes"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints; it does something with stack.keepalive=on",
+			Existing: "open connections follow at once, and count anew",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "TCP_KEEPIDLE of each host socket; it does something with upstream.keepalive=on",
@@ -44,7 +48,11 @@ var aliveKnobs = []Def{
 			Existing: "a connection follows when its timer is next set",
 			Step:     time.Second,
 		},
-		Stack: LegDef{Text: "the stack sends no probes"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints; it does something with stack.keepalive=on",
+			Existing: "open connections follow at once, and count anew",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "TCP_KEEPINTVL of each host socket; it does something with upstream.keepalive=on",
@@ -67,7 +75,11 @@ var aliveKnobs = []Def{
 			Text:     "net.ipv4.tcp_keepalive_probes, for sockets that set no TCP_KEEPCNT",
 			Existing: "from the next probe on",
 		},
-		Stack: LegDef{Text: "the stack sends no probes"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints; it does something with stack.keepalive=on",
+			Existing: "open connections follow at once, and count anew",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "TCP_KEEPCNT of each host socket; it does something with upstream.keepalive=on",
@@ -89,7 +101,11 @@ var aliveKnobs = []Def{
 			Text:     "net.ipv4.tcp_retries2, which the kernel turns into the time that so many would take at the least timeout",
 			Existing: "from the next retransmission on",
 		},
-		Stack:    LegDef{Text: "the stack has it as a constant of 15"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints: exactly so many of one segment",
+			Existing: "only connections made from then on follow",
+		},
 		Upstream: LegDef{Text: "net.ipv4.tcp_retries2 of the host is for the whole host"},
 		sysctls:  number("net.ipv4.tcp_retries2"),
 	},
@@ -108,7 +124,11 @@ var aliveKnobs = []Def{
 			Existing: "only connections made from then on follow",
 			Step:     time.Microsecond,
 		},
-		Stack: LegDef{Text: "the stack has it as a constant of 200 ms"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints; not more than rto.max",
+			Existing: "only connections made from then on follow",
+		},
 		Upstream: LegDef{
 			Carries:     true,
 			Text:        "TCP_RTO_MIN_US of each host socket (6.15), which the kernel rounds up to its tick of 1 to 10 ms",
@@ -136,7 +156,11 @@ var aliveKnobs = []Def{
 			Existing: "only connections made from then on follow",
 			Step:     time.Millisecond,
 		},
-		Stack: LegDef{Text: "the stack has it as a constant of 120 s"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints; not less than rto.min",
+			Existing: "only connections made from then on follow",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "TCP_RTO_MAX_MS of each host socket, which kernels before 6.15 have as a constant of 120 s",
@@ -155,7 +179,11 @@ var aliveKnobs = []Def{
 		Believed: "that TCP notices a peer that has gone: a connection that has nothing to send never does",
 		Source:   "RFC 9293, section 3.8.4; Linux, socket(7), SO_KEEPALIVE",
 		Guest:    LegDef{Text: "a program switches SO_KEEPALIVE on for its own sockets, and no sysctl does it for it"},
-		Stack:    LegDef{Text: "the stack sends no probes"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack probes the guest; a connection that it ends is reset upstream",
+			Existing: "open connections follow at once",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "SO_KEEPALIVE of each host socket; a connection that it ends is reset for the guest",
@@ -173,7 +201,11 @@ var aliveKnobs = []Def{
 		Believed:    "that it is a timeout for reading: nothing that the peer fails to send counts, only what it fails to acknowledge",
 		Source:      "RFC 9293, section 3.8.3; RFC 5482; Linux, tcp(7), TCP_USER_TIMEOUT",
 		Guest:       LegDef{Text: "a program sets TCP_USER_TIMEOUT for its own sockets, and no sysctl does it for it; data-retries does nearly the same"},
-		Stack:       LegDef{Text: "the stack counts retransmissions, which is data-retries"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints; it is looked at when a retransmission is due",
+			Existing: "open connections follow at the next retransmission",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "TCP_USER_TIMEOUT of each host socket; a dial that takes longer is given up too, and begun anew with the guest's next SYN",

@@ -18,7 +18,12 @@ var bufferKnobs = []Def{
 			Existing: "only connections made from then on follow",
 			Default:  "the host's default",
 		},
-		Stack: LegDef{Text: "the stack has its own sizes"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the first size for the stack's own endpoints, which do not grow; the window that the guest is offered is half of it",
+			Existing: "only connections made from then on follow",
+			Default:  "1M",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "SO_RCVBUF of each host socket: fixed at the second size, for it switches auto-tuning off; net.core.rmem_max of the host is its limit",
@@ -41,7 +46,12 @@ var bufferKnobs = []Def{
 			Existing: "only connections made from then on follow",
 			Default:  "the host's default",
 		},
-		Stack: LegDef{Text: "the stack has its own sizes"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints, which grow to the second size whatever auto-tuning says",
+			Existing: "only connections made from then on follow",
+			Default:  "1M-4M",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "SO_SNDBUF of each host socket: fixed at the second size, for it switches auto-tuning off; net.core.wmem_max of the host is its limit",
@@ -63,7 +73,7 @@ var bufferKnobs = []Def{
 			Text:     "net.ipv4.tcp_moderate_rcvbuf",
 			Existing: "from the next segment on",
 		},
-		Stack:    LegDef{Text: "the stack's buffers do not follow a setting"},
+		Stack:    LegDef{Text: "the stack's receive buffers do not grow: they have the first size of receive-buffer"},
 		Upstream: LegDef{Text: "there is no socket option for it"},
 		sysctls:  words("net.ipv4.tcp_moderate_rcvbuf", onOff),
 	},

@@ -110,7 +110,10 @@ var openKnobs = []Def{
 			Existing: "from the next retransmission on",
 		},
 		Stack: LegDef{
-			Text: "the stack sends a SYN 6 times more",
+			Carries:  true,
+			Text:     "SYNs to the guest, for published ports",
+			Existing: "from the next retransmission on",
+			MaxInt:   6, // the stack gives up after 127 s in any case
 		},
 		Upstream: LegDef{
 			Text: "a dial lasts as long as the guest goes on asking, so that guest.syn-retries ends it too",
@@ -133,7 +136,10 @@ var openKnobs = []Def{
 			Existing: "from the next retransmission on",
 		},
 		Stack: LegDef{
-			Text: "the stack sends a SYN-ACK 6 times more",
+			Carries:  true,
+			Text:     "the handshakes that the guest begins",
+			Existing: "from the next retransmission on",
+			MaxInt:   6, // the stack gives up after 127 s in any case
 		},
 		Upstream: LegDef{
 			Text: "the upstream leg dials and sends no SYN-ACK",

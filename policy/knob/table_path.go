@@ -14,7 +14,12 @@ var pathKnobs = []Def{
 			Existing: "only connections made from then on follow",
 			Default:  "the host's default",
 		},
-		Stack: LegDef{Text: "the stack has reno"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack has reno and cubic",
+			Existing: "only connections made from then on follow",
+			Default:  "reno",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "TCP_CONGESTION of each host socket, of those in tcp_allowed_congestion_control of the host; root's tcpbox may take any that is loaded",
@@ -38,7 +43,11 @@ var pathKnobs = []Def{
 			Text:     "net.ipv4.tcp_sack",
 			Existing: "only connections made from then on follow",
 		},
-		Stack:    LegDef{Text: "the stack always offers them"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "what the stack offers, and takes of what the guest offers",
+			Existing: "only connections made from then on follow",
+		},
 		Upstream: LegDef{Text: "there is no socket option for it"},
 		sysctls:  words("net.ipv4.tcp_sack", onOff),
 	},

@@ -89,7 +89,7 @@ func (a *admission) handle(id gvstack.TransportEndpointID, pkt *gvstack.PacketBu
 	if !a.admit(id, pkt) {
 		return true
 	}
-	if !a.stack.forwarder.HandlePacket(id, pkt) {
+	if !a.stack.forwarder.Load().HandlePacket(id, pkt) {
 		a.done(id) // a malformed segment
 		a.running.Done()
 	}

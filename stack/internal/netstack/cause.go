@@ -62,7 +62,7 @@ func handshake(s tcpstate.State) bool {
 // same moment the call is named: gVisor notes such an error before it asks
 // whether the endpoint still wants it.
 func (r *record) handshakeCause(err tcpip.Error, seen tcpstate.Cause) (why tcpstate.Cause, ok bool) {
-	ours := seen.Kind == tcpstate.ByCall || seen.Kind == tcpstate.ByPolicy
+	ours := seen.Kind == tcpstate.ByCall || ending(r.policy.Load()) != endNone
 	switch err.(type) {
 	case *tcpip.ErrConnectionRefused:
 		if r.portClosed.Load() && !r.rst.met.Load() {

@@ -21,6 +21,12 @@ const (
 	DefaultReuseDelay  = time.Second      // as Linux, net.ipv4.tcp_tw_reuse_delay
 	DefaultFirstPort   = 32768            // as Linux, net.ipv4.ip_local_port_range
 	DefaultLastPort    = 60999
+	// As Linux, net.ipv4.tcp_synack_retries and tcp_keepalive_time, _intvl and _probes.
+	DefaultSYNACKRetries     = 5
+	DefaultKeepAliveIdle     = 2 * time.Hour
+	DefaultKeepAliveInterval = 75 * time.Second
+	DefaultKeepAliveCount    = 9
+
 	bufferSizeBytes    = 1 << 20
 	maxBufferSizeBytes = 4 << 20
 )

@@ -65,6 +65,8 @@ func newConn(s *Stack, ep *tcp.Endpoint, wq *waiter.Queue, rec *record) *Conn {
 	// Nagle's algorithm would wait for an ACK that the sender of the bytes, on
 	// the other side of the relay, has long seen.
 	ep.SocketOptions().SetDelayOption(false)
+	// It fails for none that is connected, and one that has ended needs it not.
+	_ = s.live.setOn(ep)
 	return c
 }
 

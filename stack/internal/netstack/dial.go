@@ -71,7 +71,7 @@ func (s *Stack) Dial(ctx context.Context, conn tcpstate.Conn, src, dst netip.Add
 		if terr == nil {
 			return nil, syscall.ECONNRESET
 		}
-		return nil, errnoOf(terr)
+		return nil, rec.errno(terr)
 	}
 	return newConn(s, ep, wq, rec), nil
 }

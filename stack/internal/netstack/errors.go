@@ -46,3 +46,11 @@ func errnoOf(err tcpip.Error) error {
 	}
 	return syscall.EIO
 }
+
+// errno is errnoOf for an endpoint whose handshake has failed.
+func (r *record) errno(err tcpip.Error) error {
+	if ending(r.policy.Load()) == endRetries {
+		return syscall.ETIMEDOUT
+	}
+	return errnoOf(err)
+}

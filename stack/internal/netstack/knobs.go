@@ -86,12 +86,20 @@ func (s *Stack) setDefaults() error {
 	recovery := tcpip.TCPRecovery(0)
 	delay := tcpip.TCPDelayEnabled(false)
 	cc := tcpip.CongestionControlOption("reno")
-	send := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: bufferSizeBytes, Max: maxBufferSizeBytes}
-	receive := tcpip.TCPReceiveBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: bufferSizeBytes, Max: maxBufferSizeBytes}
-	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &delay, &cc, &send, &receive} {
+	for _, opt := range []tcpip.SettableTransportProtocolOption{&sack, &recovery, &delay, &cc} {
 		if err := s.setOption(opt); err != nil {
 			return err
 		}
+	}
+	s.rto.least, s.rto.most = tcp.MinRTO, tcp.MaxRTO
+	s.live.idle, s.live.interval, s.live.count = DefaultKeepAliveIdle, DefaultKeepAliveInterval, DefaultKeepAliveCount
+	s.SetSYNRetries(mostRetries)
+	s.SetSYNACKRetries(DefaultSYNACKRetries)
+	if err := s.SetSendBuffer(bufferSizeBytes, maxBufferSizeBytes); err != nil {
+		return err
+	}
+	if err := s.SetReceiveBuffer(bufferSizeBytes); err != nil {
+		return err
 	}
 	if err := s.SetTimeWaitTimeout(DefaultTimeWait); err != nil {
 		return err

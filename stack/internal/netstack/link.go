@@ -174,7 +174,9 @@ func (l *link) egress(pkt *gvstack.PacketBuffer) (id gvstack.TransportEndpointID
 		RemoteAddress: netHdr.DestinationAddress(), RemotePort: tcpHdr.DestinationPort(),
 	}
 	if flags&header.TCPFlagSyn != 0 {
-		l.stack.tracker.egressSYN(id, pkt.NetworkProtocolNumber, tcpHdr)
+		if !l.stack.tracker.egressSYN(id, pkt.NetworkProtocolNumber, tcpHdr) {
+			return id, withhold
+		}
 		if flags&header.TCPFlagAck != 0 {
 			return id, sendSYNACK
 		}

@@ -34,8 +34,6 @@ func (c *Conn) SetKeepAlive(idle, interval time.Duration, count int) error {
 	return nil
 }
 
-func ptr[T any](v T) *T { return &v }
-
 // Settle returns when what was going on with the lock of an endpoint is done: a
 // state is set, or a segment sent, before the timer that belongs to it.
 func (s *Stack) Settle() {

@@ -45,6 +45,7 @@ type record struct {
 	mute       atomic.Bool // the endpoint's RST must not leave
 	rst        rstFacts
 	twLink     twLink
+	handshake  handshakeFacts
 
 	mu       sync.Mutex // guards what follows and the order of emitted states
 	bound    bool       // tuple, local and remote are known
@@ -125,10 +126,12 @@ const (
 	endTimeWaitMax        // too many in TIME-WAIT
 	endReuse              // an active open takes the port of a TIME-WAIT
 	endTimeWaitRST        // an RST in TIME-WAIT (RFC 1337)
+	endRetries            // a SYN or SYN-ACK was sent in vain too often
 )
 
 var endingNames = [...]string{
 	"", "time-wait reopened", "orphan", "stopped", "half-close-timeout", "time-wait.max", "time-wait.reuse", "RST",
+	"retransmission",
 }
 
 // inTimeWait reports whether it ends TIME-WAITs alone: the owner may still read.
@@ -138,8 +141,11 @@ func (e ending) inTimeWait() bool {
 
 // cause is what the log says of it.
 func (e ending) cause() tcpstate.Cause {
-	if e == endTimeWaitRST {
+	switch e {
+	case endTimeWaitRST:
 		return bySegment(endingNames[e])
+	case endRetries:
+		return byTimer(endingNames[e])
 	}
 	return tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: endingNames[e]}
 }

@@ -74,7 +74,7 @@ func (r *Request) Accept() (*Conn, error) {
 	if err != nil {
 		s.tracker.observe(rec, viaCall)
 		s.tracker.forget(rec)
-		return nil, errnoOf(err)
+		return nil, rec.errno(err)
 	}
 	return newConn(s, tep.(*tcp.Endpoint), wq, rec), nil
 }

@@ -33,7 +33,9 @@ type Stack struct {
 	link      *link
 	tracker   *tracker
 	admission *admission
-	forwarder *tcp.Forwarder
+	forwarder atomic.Pointer[tcp.Forwarder]
+	live      live
+	rto       rto
 	timeWait  *timeWaitOptions
 	ender     *ender
 	counters  counters
@@ -113,7 +115,6 @@ func (s *Stack) build() error {
 	if err := s.setDefaults(); err != nil {
 		return err
 	}
-	s.forwarder = tcp.NewForwarder(s.ns, bufferSizeBytes, forwarderLimit, s.admission.handler)
 	s.ns.SetTransportProtocolHandler(tcp.ProtocolNumber, s.admission.handle)
 	s.ns.SetTransportProtocolHandler(udp.ProtocolNumber, s.handleUDP)
 	if err := s.ns.CreateNIC(nicID, s.link); err != nil {

@@ -35,6 +35,8 @@ type tracker struct {
 	sink  tcpstate.Sink
 	tw    *timeWaitOptions
 	ender *ender
+	// retries are those of the handshake.
+	retries retries
 
 	numbers *tcpstate.Numbers
 
@@ -242,10 +244,13 @@ func (t *tracker) probeUnknown(id gvstack.TransportEndpointID) {
 // leaves. Here the endpoint of a passive open becomes known, and the tuple of an
 // active one. The record that the tuple has may still be that of the endpoint
 // before: gVisor frees a tuple before it writes the last state.
-func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.NetworkProtocolNumber, tcpHdr header.TCP) {
+//
+// It reports whether the segment may leave: if it is one retransmission too many
+// it may not, and the endpoint ends.
+func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.NetworkProtocolNumber, tcpHdr header.TCP) bool {
 	ep, ok := t.stack.FindTransportEndpoint(netProto, header.TCPProtocolNumber, id, nicID).(*tcp.Endpoint)
 	if !ok {
-		return
+		return true
 	}
 	r := t.find(id)
 	switch {
@@ -254,7 +259,7 @@ func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.Netwo
 	case r == nil || r.ep.Load() != ep:
 		if r = t.bind(id, ep, tcpHdr.SequenceNumber()); r == nil {
 			t.unknown.Add(1)
-			return
+			return true
 		}
 	}
 	r.rst.iss.Store(tcpHdr.SequenceNumber())
@@ -262,6 +267,11 @@ func (t *tracker) egressSYN(id gvstack.TransportEndpointID, netProto tcpip.Netwo
 		r.rst.rcvNxt.Store(tcpHdr.AckNumber())
 	}
 	t.observe(r, viaEgress)
+	if r.handshake.exhausted(tcpHdr.Flags().Contains(header.TCPFlagAck), t.clock.NowMonotonic(), &t.retries) {
+		t.ender.condemn(r, endRetries)
+		return false
+	}
+	return true
 }
 
 // listening logs that a host inside the stack begins to listen, and returns

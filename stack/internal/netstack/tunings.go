@@ -2,6 +2,8 @@ package netstack
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"tcpbox/policy/knob"
 )
@@ -60,6 +62,77 @@ var tunings = map[string]tuning{
 		text:  func(s knob.Setting) string { return fmt.Sprintf("at most %d handshakes are half-open", s.Int) },
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetSYNBacklog(s.Int) }),
 	},
+	"syn-retries": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("a SYN is sent again %d times", s.Int) },
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetSYNRetries(s.Int) }),
+	},
+	"synack-retries": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("a SYN-ACK is sent again %d times", s.Int) },
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetSYNACKRetries(s.Int) }),
+	},
+	"data-retries": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("data is sent again %d times", s.Int) },
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetDataRetries(s.Int) },
+	},
+	"rto.min": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("a retransmission timeout is at least %v", s.Duration) },
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetMinRTO(s.Duration) },
+	},
+	"rto.max": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("a retransmission timeout is at most %v", s.Duration) },
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetMaxRTO(s.Duration) },
+	},
+	"keepalive": {
+		text:  func(s knob.Setting) string { return "silent connections are probed: " + s.Word },
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetKeepAlive(s.Word == "on") },
+	},
+	"keepalive.idle": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("the first probe comes after %v", s.Duration) },
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetKeepAliveIdle(s.Duration) },
+	},
+	"keepalive.interval": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("the next probe comes after %v", s.Duration) },
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetKeepAliveInterval(s.Duration) },
+	},
+	"keepalive.count": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("%d probes in vain end a connection", s.Int) },
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetKeepAliveCount(s.Int) },
+	},
+	"congestion-control": {
+		text: func(s knob.Setting) string { return "the algorithm is " + s.Word },
+		refuse: func(s knob.Setting) string {
+			if slices.Contains(congestionControls, s.Word) {
+				return ""
+			}
+			return "the stack has " + strings.Join(congestionControls, " and ") + ", not " + s.Word
+		},
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetCongestionControl(s.Word) },
+	},
+	"sack": {
+		text:  func(s knob.Setting) string { return "selective acknowledgements: " + s.Word },
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetSACK(s.Word == "on") },
+	},
+	"receive-buffer": {
+		text: func(s knob.Setting) string {
+			return fmt.Sprintf("a receive buffer of %d bytes, which does not grow", s.Low)
+		},
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetReceiveBuffer(s.Low) },
+	},
+	"send-buffer": {
+		text: func(s knob.Setting) string {
+			return fmt.Sprintf("a send buffer of %d bytes that grows to %d", s.Low, s.Hi)
+		},
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetSendBuffer(s.Low, s.Hi) },
+	},
+	"user-timeout": {
+		text: func(s knob.Setting) string {
+			if s.Duration == 0 {
+				return "only retransmissions are counted"
+			}
+			return fmt.Sprintf("a connection ends when nothing is acknowledged for %v", s.Duration)
+		},
+		apply: func(ns *Stack, s knob.Setting) error { return ns.SetUserTimeout(s.Duration) },
+	},
 	"port-range": {
 		text:  func(s knob.Setting) string { return fmt.Sprintf("active opens pick from %d-%d", s.Low, s.Hi) },
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetPortRange(uint16(s.Low), uint16(s.Hi)) },
@@ -89,6 +162,25 @@ func PlanKnob(s knob.Setting) (text string, carries bool) {
 	return t.text(s), true
 }
 
-// ApplyKnob makes the setting hold, which is in the knob's range and which
-// PlanKnob carries.
-func (s *Stack) ApplyKnob(setting knob.Setting) error { return tunings[setting.Key].apply(s, setting) }
+// ApplyKnobs makes settings hold, which are in the range of their knobs and which
+// PlanKnob carries: all of them, or none if two contradict each other.
+func (s *Stack) ApplyKnobs(settings []knob.Setting) error {
+	least, most := s.RTO()
+	for _, setting := range settings {
+		switch setting.Key {
+		case "rto.min":
+			least = setting.Duration
+		case "rto.max":
+			most = setting.Duration
+		}
+	}
+	if least > most {
+		return fmt.Errorf("rto.min %v is more than rto.max %v", least, most)
+	}
+	for _, setting := range settings {
+		if err := tunings[setting.Key].apply(s, setting); err != nil {
+			return fmt.Errorf("set %s: %w", setting.Key, err)
+		}
+	}
+	return nil
+}

@@ -1,6 +1,14 @@
 package netstack
 
-import "testing"
+import (
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"tcpbox/stack/tcpstate"
+	"tcpbox/tun/packet"
+)
 
 // halfOpen asks for a connection and leaves it in SYN-RECEIVED.
 func (k *knobGuest) halfOpen() *rawConn {
@@ -47,4 +55,93 @@ var openRows = map[string][]knobRow{
 			}
 		}},
 	},
+	"syn-retries": {
+		{"set before", func(t *testing.T, k *knobGuest) {
+			k.set("syn-retries=2")
+			_, errs, _ := k.dial(k.ctx, 8080)
+			k.gaveUp(k.log.newest(), errs, 0, 7*time.Second)
+			k.sent(packet.SYN, 3)
+		}},
+		{"live, for a SYN that is under way", func(t *testing.T, k *knobGuest) {
+			_, errs, _ := k.dial(k.ctx, 8080)
+			conn := k.log.newest()
+			k.clock.Advance(time.Second)
+			k.set("syn-retries=1")
+			k.gaveUp(conn, errs, time.Second, 3*time.Second)
+			k.sent(packet.SYN, 2)
+		}},
+		{"6 are as many as gVisor sends", func(t *testing.T, k *knobGuest) {
+			k.set("syn-retries=6")
+			_, errs, _ := k.dial(k.ctx, 8080)
+			k.gaveUp(k.log.newest(), errs, 0, 127*time.Second)
+			k.sent(packet.SYN, 7)
+		}},
+	},
+	"synack-retries": {
+		{"default", func(t *testing.T, k *knobGuest) {
+			conn, errs := k.answered(k.next())
+			k.gaveUp(conn, errs, 0, 63*time.Second)
+			k.sent(synAck, 6)
+			k.noRST()
+		}},
+		{"set before", func(t *testing.T, k *knobGuest) {
+			k.set("synack-retries=1")
+			conn, errs := k.answered(k.next())
+			k.gaveUp(conn, errs, 0, 3*time.Second)
+			k.sent(synAck, 2)
+			k.noRST()
+			eventually(t, "it was no longer half-open", func() bool { return k.gateway.Stats().HalfOpen == 0 })
+		}},
+		{"live, for a handshake that is half-open", func(t *testing.T, k *knobGuest) {
+			conn, errs := k.answered(k.next())
+			k.clock.Advance(time.Second)
+			k.set("synack-retries=2")
+			k.gaveUp(conn, errs, time.Second, 7*time.Second)
+			k.sent(synAck, 3)
+		}},
+		{"a handshake that is completed in time", func(t *testing.T, k *knobGuest) {
+			k.set("synack-retries=1")
+			c := k.next()
+			conn, errs := k.answered(c)
+			k.clock.Advance(2900 * time.Millisecond)
+			c.send(ackFl, "")
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+			k.log.waitPast(t, conn, tcpstate.Established)
+		}},
+	},
+}
+
+// answered asks for a connection whose SYN-ACK the guest does not answer.
+func (k *knobGuest) answered(c *rawConn) (tcpstate.Conn, <-chan error) {
+	k.t.Helper()
+	c.syn()
+	req := k.request()
+	errs := accept(req)
+	c.expect(synAck)
+	return req.ID(), errs
+}
+
+// gaveUp steps the clock until a handshake has ended, after exactly so long, of
+// which some has passed.
+func (k *knobGuest) gaveUp(conn tcpstate.Conn, errs <-chan error, passed, after time.Duration) {
+	k.t.Helper()
+	for range (after - passed) / time.Second {
+		k.clock.Advance(time.Second)
+	}
+	path := k.log.waitFor(k.t, conn, tcpstate.Closed)
+	wantAge(k.t, path, "timer retransmission", after)
+	if err := <-errs; !errors.Is(err, syscall.ETIMEDOUT) {
+		k.t.Errorf("the error is %v, want ETIMEDOUT", err)
+	}
+}
+
+// sent checks how many segments with exactly these flags the guest has had.
+func (k *knobGuest) sent(flags packet.Flags, n int) {
+	k.t.Helper()
+	k.ping(k.t)
+	if got := countFlags(k.rawGuest, flags); got != n {
+		k.t.Errorf("there were %d segments with %v, want %d", got, flags, n)
+	}
 }

@@ -32,6 +32,7 @@ func newKnobGuest(t testing.TB, opts ...func(*Config)) *knobGuest {
 // set sets knobs, each as "KEY=VALUE".
 func (k *knobGuest) set(settings ...string) {
 	k.t.Helper()
+	var all []knob.Setting
 	for _, text := range settings {
 		s, err := knob.ParseSetting(text)
 		if err != nil {
@@ -40,9 +41,10 @@ func (k *knobGuest) set(settings ...string) {
 		if why, ok := PlanKnob(s); !ok {
 			k.t.Fatalf("%s: %s", text, why)
 		}
-		if err := k.gateway.ApplyKnob(s); err != nil {
-			k.t.Fatalf("%s: %v", text, err)
-		}
+		all = append(all, s)
+	}
+	if err := k.gateway.ApplyKnobs(all); err != nil {
+		k.t.Fatalf("%s: %v", settings, err)
 	}
 }
 
@@ -392,7 +394,7 @@ var timeWaitRows = map[string][]knobRow{
 // knobRows are all rows.
 func knobRows() map[string][]knobRow {
 	all := make(map[string][]knobRow)
-	for _, some := range []map[string][]knobRow{timeWaitRows, closeRows, openRows} {
+	for _, some := range []map[string][]knobRow{timeWaitRows, closeRows, openRows, aliveRows, pathRows} {
 		for key, rows := range some {
 			all[key] = rows
 		}
