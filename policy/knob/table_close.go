@@ -80,6 +80,25 @@ var closeKnobs = []Def{
 		sysctls: number("net.ipv4.tcp_orphan_retries"),
 	},
 	{
+		Key:         "orphan.timeout",
+		Type:        Duration,
+		Never:       true,
+		MaxDuration: 24 * time.Hour,
+		Default:     "10m",
+		Does:        "how long a connection that its owner has closed may stay in FIN-WAIT-1, CLOSING or LAST-ACK, however much of it is acknowledged",
+		Not:         "it does not touch FIN-WAIT-2, which is fin-timeout, nor a connection whose owner still holds it",
+		Believed:    "that fin-timeout ends these too: Linux has no such timer, and counts retransmissions instead",
+		Source:      "RFC 9293, section 3.8.6.1, by which a peer with a closed window may hold a connection for ever",
+		Guest:       LegDef{Text: "the kernel has no such timer; orphan.retries is what it has"},
+		Stack: LegDef{
+			Carries: true,
+			Text: "the stack's own endpoints, looked at once a second; the guest has an RST, but for CLOSING, which ends after a minute " +
+				"or time-wait.timeout in any case. 10m is more than Linux lets a closed window last, and lets a slow program read 4 MB at 7 kB/s",
+			Existing: "those that are closed already follow too",
+		},
+		Upstream: LegDef{Text: "the host's kernel has no such timer"},
+	},
+	{
 		Key:     "linger",
 		Type:    Word,
 		Words:   []string{"keep", "reset"},
@@ -91,7 +110,11 @@ var closeKnobs = []Def{
 			"and it throws away what the peer has not acknowledged",
 		Source: "RFC 9293, section 3.10.5; Linux, socket(7), SO_LINGER",
 		Guest:  LegDef{Text: "a program sets SO_LINGER for its own sockets, and no sysctl does it for it"},
-		Stack:  LegDef{Text: "the stack ends its connections in order; orphan.retries limits what is left of them"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "an RST when the relay or a peer closes a connection that the guest has not closed too; bytes that were not acknowledged are lost",
+			Existing: "those that are closed from then on follow",
+		},
 		Upstream: LegDef{
 			Carries: true,
 			Text: "SO_LINGER with 0 s when the relay closes: nothing stays in FIN-WAIT, CLOSING or LAST-ACK; " +

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -26,13 +27,17 @@ const forwarderLimit = 1 << 20
 // that do:
 //
 //	pending    Requests that nobody has ended yet: a dial in progress.
-//	           In all, and half of that for one destination.
+//	           In all, and for one destination, which is half of that by default.
 //	half-open  handshakes in SYN-RECEIVED: the SYN backlog.
 //
-// A SYN over a limit is dropped and counted; the guest's kernel asks again.
+// So is how many SYNs are admitted in a second. A SYN over a limit is counted, and
+// dropped, so that the guest's kernel asks again, or answered with an RST.
 type admission struct {
 	stack      *Stack
-	maxPending int
+	maxPending atomic.Int64
+	perDstMost atomic.Int64 // zero: half of maxPending
+	overflow   atomic.Bool  // over a limit: an RST
+	rate       *rate.Limiter
 	backlog    atomic.Int64
 	halfOpen   atomic.Int64
 	pendings   atomic.Int64
@@ -68,12 +73,47 @@ type pendingSYN struct {
 const firstRetransmission = time.Second
 
 func newAdmission(s *Stack, maxPending int) *admission {
-	return &admission{
-		stack:      s,
-		maxPending: maxPending,
-		pending:    make(map[gvstack.TransportEndpointID]*pendingSYN),
-		perDst:     make(map[netip.AddrPort]int),
+	a := &admission{
+		stack:   s,
+		rate:    rate.NewLimiter(rate.Inf, 0),
+		pending: make(map[gvstack.TransportEndpointID]*pendingSYN),
+		perDst:  make(map[netip.AddrPort]int),
 	}
+	a.maxPending.Store(int64(maxPending))
+	return a
+}
+
+// perDestination is how many dials may be pending to one destination.
+func (a *admission) perDestination() int {
+	if n := a.perDstMost.Load(); n != 0 {
+		return int(n)
+	}
+	return max(1, int(a.maxPending.Load())/2)
+}
+
+// SetMaxPending sets how many dials may be in progress, from the next SYN on.
+func (s *Stack) SetMaxPending(n int) { s.admission.maxPending.Store(int64(n)) }
+
+// SetPendingPerDestination sets how many dials to one destination may be in
+// progress, from the next SYN on. Zero means half of SetMaxPending's.
+func (s *Stack) SetPendingPerDestination(n int) { s.admission.perDstMost.Store(int64(n)) }
+
+// SetSYNOverflow says whether a SYN over a limit is answered with an RST, rather
+// than dropped; from the next one on.
+func (s *Stack) SetSYNOverflow(reset bool) { s.admission.overflow.Store(reset) }
+
+// SetSYNRate sets how many SYNs are admitted in a second, and as many at once
+// after a rest; from the next one on. Those that are sent again while a dial is
+// in progress do not count. Zero means no limit.
+func (s *Stack) SetSYNRate(n int) {
+	a := s.admission
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if n == 0 {
+		a.rate = rate.NewLimiter(rate.Inf, 0)
+		return
+	}
+	a.rate = rate.NewLimiter(rate.Limit(n), n)
 }
 
 // handle takes each TCP segment that belongs to no endpoint. It reports false
@@ -86,7 +126,10 @@ func (a *admission) handle(id gvstack.TransportEndpointID, pkt *gvstack.PacketBu
 	if flags := tcpHdr.Flags(); flags&header.TCPFlagSyn == 0 || flags&(header.TCPFlagAck|header.TCPFlagRst) != 0 {
 		return false
 	}
-	if !a.admit(id, pkt) {
+	switch a.admit(id, pkt) {
+	case overLimit:
+		return !a.overflow.Load()
+	case notAgain:
 		return true
 	}
 	if !a.stack.forwarder.Load().HandlePacket(id, pkt) {
@@ -108,16 +151,24 @@ func (a *admission) begin() bool {
 	return true
 }
 
-// admit records the SYN as pending. It reports false if the SYN goes no
-// further: a retransmission, or over a limit.
-func (a *admission) admit(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuffer) bool {
+// admitted is what admit says of a SYN.
+type admitted uint8
+
+const (
+	notAgain  admitted = iota // it goes no further: a retransmission
+	overLimit                 // nor this one
+	inProgress
+)
+
+// admit records the SYN as pending, if it goes on.
+func (a *admission) admit(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuffer) admitted {
 	now := a.stack.clock.NowMonotonic()
 	dst := localOf(id)
 	seq := header.TCP(pkt.TransportHeader().Slice()).SequenceNumber()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.closed {
-		return false
+		return notAgain
 	}
 	if p := a.pending[id]; p != nil {
 		if p.seq != seq {
@@ -125,23 +176,26 @@ func (a *admission) admit(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuf
 			// without a word, and asks for another one from the same port.
 			p.next = cloneOf(pkt)
 			p.cancel()
-			return false
+			return notAgain
 		}
 		p.gap = now.Sub(p.last)
 		p.last = now
-		return false
+		return notAgain
 	}
 	c := &a.stack.counters
 	switch {
 	case a.halfOpen.Load() >= a.backlog.Load():
 		c.dropBacklog.Add(1)
-		return false
-	case int(a.pendings.Load()) >= a.maxPending:
+		return overLimit
+	case a.pendings.Load() >= a.maxPending.Load():
 		c.dropPending.Add(1)
-		return false
-	case a.perDst[dst] >= max(1, a.maxPending/2):
+		return overLimit
+	case a.perDst[dst] >= a.perDestination():
 		c.dropPerDst.Add(1)
-		return false
+		return overLimit
+	case !a.rate.AllowN(a.stack.clock.Now(), 1):
+		c.dropRate.Add(1)
+		return overLimit
 	}
 	p := &pendingSYN{dst: dst, seq: seq, waiting: true, last: now}
 	p.ctx, p.cancel = context.WithCancel(a.stack.ctx)
@@ -151,7 +205,7 @@ func (a *admission) admit(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuf
 	a.perDst[dst]++
 	a.pendings.Add(1)
 	a.running.Add(1)
-	return true
+	return inProgress
 }
 
 // cloneOf copies a whole packet.

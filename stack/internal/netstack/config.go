@@ -22,6 +22,7 @@ const (
 	DefaultFirstPort   = 32768            // as Linux, net.ipv4.ip_local_port_range
 	DefaultLastPort    = 60999
 	// As Linux, net.ipv4.tcp_synack_retries and tcp_keepalive_time, _intvl and _probes.
+	DefaultOrphanTimeout     = 10 * time.Minute
 	DefaultSYNACKRetries     = 5
 	DefaultKeepAliveIdle     = 2 * time.Hour
 	DefaultKeepAliveInterval = 75 * time.Second

@@ -205,7 +205,11 @@ func (c *Conn) release() {
 	r := c.rec
 	r.call.Store(uint32(callClose))
 	r.inCall.Store(uint32(callClose))
+	r.releasedAt.Store(c.stack.clock.Now().UnixNano())
 	r.released.Store(true)
+	if c.stack.orphans.reset.Load() {
+		c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: true})
+	}
 	c.ep.Close()
 	c.stack.tracker.observe(r, viaCall)
 	r.inCall.Store(uint32(callNone))

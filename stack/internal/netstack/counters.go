@@ -6,6 +6,7 @@ import "sync/atomic"
 type counters struct {
 	malformed, foreignSource, notUnicast, badChecksum atomic.Uint64
 	dropBacklog, dropPending, dropPerDst, givenUp     atomic.Uint64
+	dropRate                                          atomic.Uint64
 	timeWaitReopened, timeWaitOldSYN, orphansEnded    atomic.Uint64
 	refusedOther, icmpLimited, writeErrors            atomic.Uint64
 	peakHalfOpen                                      atomic.Int64
@@ -28,10 +29,12 @@ type Stats struct {
 	NotUnicast    uint64 `json:"not_unicast"`    // to a group, to broadcast, or to loopback
 	BadChecksum   uint64 `json:"bad_checksum"`
 
-	// SYNs that were dropped.
+	// SYNs that were dropped, or answered with an RST as syn-overflow says.
 	DropBacklog uint64 `json:"drop_backlog"` // the SYN backlog was full, or stayed so while the guest asked
 	DropPending uint64 `json:"drop_pending"` // too many dials were pending
 	DropPerDst  uint64 `json:"drop_per_dst"` // too many dials were pending to one destination
+
+	DropRate uint64 `json:"drop_rate"` // more came in a second than syn-rate
 
 	GivenUp          uint64 `json:"given_up"`           // dials whose guest had stopped asking
 	TimeWaitReopened uint64 `json:"time_wait_reopened"` // newer SYNs that reopened a TIME-WAIT (RFC 6191)
@@ -66,7 +69,7 @@ func (s *Stack) Stats() Stats {
 		Malformed: c.malformed.Load(), ForeignSource: c.foreignSource.Load(),
 		NotUnicast: c.notUnicast.Load(), BadChecksum: c.badChecksum.Load(),
 		DropBacklog: c.dropBacklog.Load(), DropPending: c.dropPending.Load(),
-		DropPerDst: c.dropPerDst.Load(), GivenUp: c.givenUp.Load(),
+		DropPerDst: c.dropPerDst.Load(), DropRate: c.dropRate.Load(), GivenUp: c.givenUp.Load(),
 		TimeWaitReopened: c.timeWaitReopened.Load(), TimeWaitOldSYN: c.timeWaitOldSYN.Load(),
 		OrphansEnded: c.orphansEnded.Load(), RefusedOther: c.refusedOther.Load(),
 		ICMPLimited: c.icmpLimited.Load(), WriteErrors: c.writeErrors.Load(),

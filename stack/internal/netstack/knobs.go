@@ -93,6 +93,7 @@ func (s *Stack) setDefaults() error {
 	}
 	s.rto.least, s.rto.most = tcp.MinRTO, tcp.MaxRTO
 	s.live.idle, s.live.interval, s.live.count = DefaultKeepAliveIdle, DefaultKeepAliveInterval, DefaultKeepAliveCount
+	s.SetOrphanTimeout(DefaultOrphanTimeout)
 	s.SetSYNRetries(mostRetries)
 	s.SetSYNACKRetries(DefaultSYNACKRetries)
 	if err := s.SetSendBuffer(bufferSizeBytes, maxBufferSizeBytes); err != nil {

@@ -37,8 +37,10 @@ type record struct {
 	released atomic.Bool   // its owner has closed or reset it
 	// atRelease is why the endpoint is to be ended when its owner closes it.
 	atRelease atomic.Uint32
-	rstOut    atomic.Uint32 // in which state an RST to the guest was seen
-	icmpIn    atomic.Bool   // an ICMP error from the guest was seen
+	// releasedAt is when that was, on the stack's clock, in Unix nanoseconds.
+	releasedAt atomic.Int64
+	rstOut     atomic.Uint32 // in which state an RST to the guest was seen
+	icmpIn     atomic.Bool   // an ICMP error from the guest was seen
 	// portClosed: one of them said that nobody listens, which gVisor takes as it
 	// takes an RST.
 	portClosed atomic.Bool

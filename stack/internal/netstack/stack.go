@@ -35,6 +35,7 @@ type Stack struct {
 	admission *admission
 	forwarder atomic.Pointer[tcp.Forwarder]
 	live      live
+	orphans   orphans
 	rto       rto
 	timeWait  *timeWaitOptions
 	ender     *ender
@@ -231,15 +232,8 @@ func (s *Stack) sweepOnce() {
 	now := s.clock.Now()
 	for _, r := range s.tracker.snapshot() {
 		s.tracker.observe(r, viaSweep)
-		// CLOSING has no timer in gVisor: when the ACK of our FIN overtakes the
-		// guest's FIN, it lasts for ever.
-		r.mu.Lock()
-		stuck := r.state() == tcpstate.Closing && now.Sub(r.since) > max(s.timeWait.timeout(), time.Minute)
-		r.mu.Unlock()
-		if stuck {
-			if s.end(r, endOrphan) {
-				s.counters.orphansEnded.Add(1)
-			}
+		if s.stuck(r, now) && s.endOrphan(r) {
+			s.counters.orphansEnded.Add(1)
 		}
 	}
 	s.admission.giveUpSilent()

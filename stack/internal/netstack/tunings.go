@@ -133,6 +133,45 @@ var tunings = map[string]tuning{
 		},
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetUserTimeout(s.Duration) },
 	},
+	"syn-overflow": {
+		text:  func(s knob.Setting) string { return "a SYN over a limit: " + s.Word },
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetSYNOverflow(s.Word == "reset") }),
+	},
+	"syn-rate": {
+		text: func(s knob.Setting) string {
+			if s.Int == 0 {
+				return "SYNs have no rate"
+			}
+			return fmt.Sprintf("at most %d SYNs a second are let in", s.Int)
+		},
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetSYNRate(s.Int) }),
+	},
+	"pending.max": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("at most %d dials are in progress", s.Int) },
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetMaxPending(s.Int) }),
+	},
+	"pending.per-destination": {
+		text: func(s knob.Setting) string {
+			if s.Int == 0 {
+				return "half of pending.max for one destination"
+			}
+			return fmt.Sprintf("at most %d dials to one destination are in progress", s.Int)
+		},
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetPendingPerDestination(s.Int) }),
+	},
+	"orphan.timeout": {
+		text: func(s knob.Setting) string {
+			if s.Duration == 0 {
+				return "what its owner has closed stays for as long as it is acknowledged"
+			}
+			return fmt.Sprintf("what its owner has closed is ended after %v", s.Duration)
+		},
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetOrphanTimeout(s.Duration) }),
+	},
+	"linger": {
+		text:  func(s knob.Setting) string { return "a connection that its owner closes: " + s.Word },
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetLingerReset(s.Word == "reset") }),
+	},
 	"port-range": {
 		text:  func(s knob.Setting) string { return fmt.Sprintf("active opens pick from %d-%d", s.Low, s.Hi) },
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetPortRange(uint16(s.Low), uint16(s.Hi)) },

@@ -33,6 +33,15 @@ func (k *knobGuest) refused(counter func(Stats) uint64) *rawConn {
 	return c
 }
 
+// pending asks for connections whose dials do not end.
+func (k *knobGuest) pending(n int) {
+	k.t.Helper()
+	for range n {
+		k.next().syn()
+		k.request()
+	}
+}
+
 func dropBacklog(st Stats) uint64 { return st.DropBacklog }
 
 // openRows are those of the handshake.
@@ -52,6 +61,68 @@ var openRows = map[string][]knobRow{
 			k.refused(dropBacklog)
 			if st := k.gateway.Stats(); st.PeakHalfOpen != 3 {
 				t.Errorf("PeakHalfOpen = %d, want 3", st.PeakHalfOpen)
+			}
+		}},
+	},
+	"syn-overflow": {
+		{"live: dropped, then an RST", func(t *testing.T, k *knobGuest) {
+			k.set("syn-backlog=1")
+			k.halfOpen()
+			k.refused(dropBacklog)
+			k.noRST()
+			k.set("syn-overflow=reset")
+			k.refused(dropBacklog).expect(rstAck)
+			k.set("pending.max=1", "syn-backlog=10")
+			k.next().syn()
+			k.request()
+			k.refused(func(st Stats) uint64 { return st.DropPending }).expect(rstAck)
+		}},
+	},
+	"syn-rate": {
+		{"live: so many at once, and then in each second", func(t *testing.T, k *knobGuest) {
+			k.set("syn-rate=2")
+			rate := func(st Stats) uint64 { return st.DropRate }
+			for range 2 {
+				k.halfOpen()
+			}
+			k.refused(rate)
+			k.clock.Advance(500 * time.Millisecond)
+			k.halfOpen()
+			k.refused(rate)
+			k.clock.Advance(time.Hour)
+			for range 2 {
+				k.halfOpen()
+			}
+			k.refused(rate)
+			k.set("syn-rate=0")
+			for range 10 {
+				k.halfOpen()
+			}
+		}},
+	},
+	"pending.max": {
+		{"live, with dials that are in progress", func(t *testing.T, k *knobGuest) {
+			k.pending(3)
+			k.set("pending.max=3", "pending.per-destination=3")
+			k.refused(func(st Stats) uint64 { return st.DropPending })
+			k.set("pending.max=4", "pending.per-destination=4")
+			k.pending(1)
+			k.refused(func(st Stats) uint64 { return st.DropPending })
+		}},
+	},
+	"pending.per-destination": {
+		{"half, and live", func(t *testing.T, k *knobGuest) {
+			perDst := func(st Stats) uint64 { return st.DropPerDst }
+			k.set("pending.max=4")
+			k.pending(2)
+			k.refused(perDst)
+			k.set("pending.per-destination=3")
+			k.pending(1)
+			k.refused(perDst)
+			k.set("pending.per-destination=0")
+			k.refused(perDst)
+			if st := k.gateway.Stats(); st.Pending != 3 {
+				t.Errorf("%d dials are pending, want 3", st.Pending)
 			}
 		}},
 	},
