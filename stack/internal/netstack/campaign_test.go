@@ -109,7 +109,8 @@ var errorsOf = map[string][]string{
 	"policy orphan":             {"Aborted"},
 	"policy time-wait reopened": {"Aborted"},
 	"policy half-close-timeout": {"Aborted"},
-	"RST in TIME-WAIT":          {"Aborted"}, // gVisor would ignore it
+	"one SYN-ACK too many":      {"Aborted", "Timeout"}, // synack-retries
+	"RST in TIME-WAIT":          {"Aborted"},            // gVisor would ignore it
 	"policy time-wait.reuse":    {"Aborted"},
 	"policy time-wait.max":      {"Aborted"},
 }
@@ -326,8 +327,11 @@ func compare(t *testing.T, truths *oracle, logs ...*orderedLog) {
 		}
 		end := path[len(path)-1]
 		last := end.Cause.String()
-		if end.From == tcpstate.TimeWait && last == "segment RST" {
+		switch {
+		case end.From == tcpstate.TimeWait && last == "segment RST":
 			last = "RST in TIME-WAIT"
+		case handshake(end.From) && last == "timer retransmission":
+			last = "one SYN-ACK too many"
 		}
 		if err := tr.err; err != "" && !slices.Contains(errorsOf[last], err) && !bothAtOnce(end, err) {
 			t.Errorf("%v ended with %s, and the log says %q", tr.id, tr.err, describePath(path))
