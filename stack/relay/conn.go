@@ -46,3 +46,22 @@ type Watcher interface {
 	// it did so before f was started, as the stop of context.AfterFunc does.
 	AfterReset(f func(error)) (stop func() bool)
 }
+
+// Interrupter is a Conn on which a wait for bytes can be ended from this side.
+// Handle.Close needs it.
+type Interrupter interface {
+	// Buffered returns how many bytes have come and were not read.
+	Buffered() (int, error)
+
+	// Interrupt ends the wait for bytes that is under way, or else the next one:
+	// where nothing is left to read, Read, WaitRead or WriteTo returns once with
+	// an error that matches os.ErrDeadlineExceeded. Reading can go on after that.
+	Interrupt()
+}
+
+// Asked is a Conn that wants to know when its end was asked for through a Handle:
+// ResetAsked is called in place of Reset, CloseWriteAsked in place of CloseWrite.
+type Asked interface {
+	ResetAsked() error
+	CloseWriteAsked() error
+}

@@ -14,6 +14,7 @@ type direction struct {
 	src, dst Conn
 	moved    *atomic.Int64 // bytes
 	finished atomic.Bool   // the FIN has been passed on, after all bytes
+	limit    atomic.Int64  // of moved, of a join that is being closed
 
 	// Of the loop's goroutine alone: what src and dst said, seen on the way
 	// through, for WriteTo and ReadFrom do not tell whose error they return.
@@ -35,14 +36,19 @@ var errSourceGone = errors.New("relay: the connection that is read from was rese
 func (d *direction) run() {
 	err := d.move()
 	j := d.j
+	if err == nil && d.readErr == nil && d.writeErr == nil {
+		_ = d.hold() // FIN; if it ends the wait, over says so
+	}
 
 	j.mu.Lock()
 	d.ended, d.parked = true, false
-	over, srcGone := j.over, j.gone[d.from]
+	over, srcGone, asked := j.over, j.gone[d.from], j.mode.Load() == closing
 	j.mu.Unlock()
 
 	switch {
 	case over:
+	case asked:
+		d.closeOut()
 	case srcGone:
 		if err == nil && d.readErr == nil && d.writeErr == nil {
 			d.dst.CloseWrite() // a FIN that came before the RST
@@ -75,9 +81,8 @@ func (d *direction) readFailed(err error) {
 func (d *direction) passFIN() {
 	j := d.j
 	j.mu.Lock()
-	j.fins++
-	first := j.fins == 1
-	if j.first == Neither {
+	first := j.finLocked()
+	if j.firstBy == 0 {
 		j.first, j.firstBy = d.from, ByFIN
 	}
 	j.mu.Unlock()
@@ -114,8 +119,12 @@ func (d *direction) watch() {
 		}
 	})
 	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.finished { // nobody will stop it
+		stop()
+		return
+	}
 	j.stops = append(j.stops, stop)
-	j.mu.Unlock()
 }
 
 // park notes that the loop is about to wait for room on dst.
@@ -135,6 +144,7 @@ func (d *direction) unpark() {
 	d.j.mu.Lock()
 	d.parked = false
 	d.j.mu.Unlock()
+	_ = d.hold() // if the join is over, the write finds that out
 }
 
 // count adds n bytes to those that have moved.

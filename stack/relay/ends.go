@@ -13,10 +13,17 @@ type sink direction
 // Write waits until dst has taken all of p.
 func (s *sink) Write(p []byte) (int, error) {
 	d := (*direction)(s)
-	n, err := d.dst.Write(p)
+	most, err := d.admitted(len(p))
+	if err != nil {
+		return 0, err
+	}
+	n, err := d.dst.Write(p[:most])
 	d.count(n)
 	if err != nil {
 		d.writeErr = err
+	}
+	if err == nil && n < len(p) {
+		err = errDelivered
 	}
 	return n, err
 }
@@ -27,7 +34,11 @@ type trySink direction
 // TryWrite implements TryWriter.
 func (s *trySink) TryWrite(p []byte) (int, error) {
 	d := (*direction)(s)
-	n, err := d.dst.(TryWriter).TryWrite(p)
+	most, err := d.admit(len(p))
+	if most == 0 {
+		return 0, err
+	}
+	n, err := d.dst.(TryWriter).TryWrite(p[:most])
 	d.count(n)
 	if err != nil {
 		d.writeErr = err
@@ -38,6 +49,12 @@ func (s *trySink) TryWrite(p []byte) (int, error) {
 // WaitWrite implements TryWriter. It also ends when src is reset.
 func (s *trySink) WaitWrite() error {
 	d := (*direction)(s)
+	if err := d.hold(); err != nil {
+		return err
+	}
+	if _, err := d.admit(1); err != nil {
+		return err
+	}
 	if err := d.park(); err != nil {
 		return err
 	}
@@ -68,12 +85,7 @@ func (s *trySink) Write(p []byte) (int, error) {
 type source direction
 
 // Read reads from src, which may wait.
-func (s *source) Read(p []byte) (int, error) {
-	d := (*direction)(s)
-	n, err := d.src.Read(p)
-	d.read(n, err)
-	return n, err
-}
+func (s *source) Read(p []byte) (int, error) { return (*direction)(s).readWaiting(p) }
 
 // Park implements Parker.
 func (s *source) Park() error { return (*direction)(s).park() }
@@ -86,39 +98,63 @@ type trySource direction
 
 // Buffered implements TryReader.
 func (s *trySource) Buffered() (int, error) {
-	n, err := s.src.(TryReader).Buffered()
-	(*direction)(s).read(0, err)
-	return n, err
+	d := (*direction)(s)
+	n, err := d.src.(TryReader).Buffered()
+	d.read(0, err)
+	if err != nil || n == 0 {
+		return n, err
+	}
+	return d.admit(n)
 }
 
 // TryRead implements TryReader.
 func (s *trySource) TryRead(p []byte) (int, error) {
 	d := (*direction)(s)
-	n, err := d.src.(TryReader).TryRead(p)
+	most, err := d.admit(len(p))
+	if most == 0 {
+		return 0, err
+	}
+	n, err := d.src.(TryReader).TryRead(p[:most])
 	d.read(n, err)
 	return n, err
 }
 
 // WaitRead implements TryReader.
 func (s *trySource) WaitRead() error {
-	err := s.src.(TryReader).WaitRead()
-	(*direction)(s).read(0, err)
+	d := (*direction)(s)
+	if err := d.hold(); err != nil {
+		return err
+	}
+	err := d.src.(TryReader).WaitRead()
+	d.read(0, err)
 	return err
 }
 
 // Read reads from src, which may wait.
-func (s *trySource) Read(p []byte) (int, error) {
-	d := (*direction)(s)
-	n, err := d.src.Read(p)
-	d.read(n, err)
-	return n, err
-}
+func (s *trySource) Read(p []byte) (int, error) { return (*direction)(s).readWaiting(p) }
 
 // Park implements Parker.
 func (s *trySource) Park() error { return (*direction)(s).park() }
 
 // Unpark implements Parker.
 func (s *trySource) Unpark() { (*direction)(s).unpark() }
+
+// readWaiting reads from src, which may wait. What it has read of a join that was
+// frozen meanwhile it keeps until that goes on.
+func (d *direction) readWaiting(p []byte) (int, error) {
+	most, err := d.admitted(len(p))
+	if err != nil {
+		return 0, err
+	}
+	n, err := d.src.Read(p[:most])
+	if n > 0 {
+		if err := d.hold(); err != nil {
+			return 0, err
+		}
+	}
+	d.read(n, err)
+	return n, err
+}
 
 // read counts what was read and notes an error that is not the FIN.
 func (d *direction) read(n int, err error) {

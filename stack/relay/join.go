@@ -25,6 +25,9 @@ type Options struct {
 	// whoever looks meanwhile.
 	Counts *Counts
 
+	// Handle, if not nil, acts on the join from outside. It is for one Join.
+	Handle *Handle
+
 	// Clock is the time for HalfCloseTimeout. Nil means the system's.
 	Clock Clock
 }
@@ -51,6 +54,7 @@ const drainTime = 100 * time.Millisecond
 //	                        by a FIN
 //	ctx ends                Close on a side that has had all bytes and the FIN,
 //	                        whose kernel goes on delivering; Reset on another
+//	Options.Handle          see Handle
 //
 // Who closes first is therefore mirrored by construction: each FIN and RST
 // is passed on when it comes, and neither is made up. Join runs one loop in
@@ -70,6 +74,9 @@ func Join(ctx context.Context, guest, upstream Conn, o Options) Result {
 	j.outbound = direction{j: j, from: Guest, to: Upstream, src: guest, dst: upstream, moved: &counts.Outbound}
 	j.inbound = direction{j: j, from: Upstream, to: Guest, src: upstream, dst: guest, moved: &counts.Inbound}
 
+	if o.Handle != nil {
+		o.Handle.join.Store(j)
+	}
 	stop := context.AfterFunc(ctx, func() {
 		if j.enter() {
 			defer j.leave()
@@ -109,7 +116,8 @@ type join struct {
 	halfClosed atomic.Bool  // one FIN has been passed on and idleness is timed
 	lastMove   atomic.Int64 // nanoseconds since start, kept while halfClosed
 
-	callbacks sync.WaitGroup // timers and watches that run now
+	mode      atomic.Uint32  // open, frozen or closing; changed with mu held
+	callbacks sync.WaitGroup // timers, watches and calls of a Handle that run now
 
 	mu       sync.Mutex
 	finished bool // both loops have ended; callbacks do nothing any more
@@ -121,8 +129,12 @@ type join struct {
 	by       Side
 	err      error
 	fins     int           // passed on
+	opened   chan struct{} // closed when what is frozen goes on or ends; nil if nothing is
 	stopIdle func() bool   // the timer of a half-closed connection, if there is one
-	stops    []func() bool // of watches
+	// stopLinger stops the timer of a join that was closed by its Handle, if there
+	// is one.
+	stopLinger func() bool
+	stops      []func() bool // of watches
 }
 
 // enter begins a callback; it reports false if there is nothing left for one
@@ -153,7 +165,7 @@ func (j *join) failedLocked(by Side, end End, err error) {
 		return
 	}
 	j.by, j.end, j.err = by, end, err
-	if j.first == Neither && end == ByRST {
+	if j.firstBy == 0 && end == ByRST {
 		j.first, j.firstBy = by, ByRST
 	}
 }
@@ -161,6 +173,14 @@ func (j *join) failedLocked(by Side, end End, err error) {
 // abort resets both sides, the one that lives on first. Only the first call
 // does something.
 func (j *join) abort(by Side, end End, err error) {
+	reset := Conn.Reset
+	if end == ByTimeout {
+		reset = expire
+	}
+	j.abortWith(by, end, err, reset)
+}
+
+func (j *join) abortWith(by Side, end End, err error, reset func(Conn) error) {
 	if j.stopped() {
 		return
 	}
@@ -171,11 +191,8 @@ func (j *join) abort(by Side, end End, err error) {
 	}
 	j.over = true
 	j.failedLocked(by, end, err)
+	j.openLocked()
 	j.mu.Unlock()
-	reset := Conn.Reset
-	if end == ByTimeout {
-		reset = expire
-	}
 	if by == Guest {
 		_ = reset(j.outbound.dst)
 		_ = reset(j.outbound.src)
@@ -203,6 +220,7 @@ func (j *join) stop(cause error) {
 	}
 	j.over = true
 	j.failedLocked(Neither, ByError, cause)
+	j.openLocked()
 	j.mu.Unlock()
 	for _, d := range []*direction{&j.outbound, &j.inbound} {
 		if d.finished.Load() {
@@ -225,9 +243,10 @@ func (j *join) stopped() bool {
 
 // lost is told that side s has failed with err: found by a write, or by a
 // watch. What s sent before is still worth delivering, so unless the loop
-// that reads from s has ended or waits, that loop finds the end itself.
+// that reads from s has ended or waits, that loop finds the end itself. So it does
+// where the join is being closed.
 func (j *join) lost(s Side, err error) {
-	if j.stopped() {
+	if j.stopped() || j.mode.Load() == closing {
 		return
 	}
 	if !isReset(err) {
@@ -242,7 +261,7 @@ func (j *join) lost(s Side, err error) {
 	j.gone[s] = true
 	j.failedLocked(s, ByRST, err)
 	d := j.reading(s)
-	if d.ended || d.parked {
+	if d.ended || d.parked || j.mode.Load() == frozen {
 		j.mu.Unlock()
 		j.abort(s, ByRST, err)
 		return
@@ -281,7 +300,13 @@ func (j *join) halfClose() {
 
 func (j *join) idleLocked(wait time.Duration) {
 	j.stopIdle = j.afterLocked(wait, func() {
+		j.mu.Lock()
+		closed := j.fins == 2
+		j.mu.Unlock()
 		idle := j.now() - time.Duration(j.lastMove.Load())
+		if closed {
+			return
+		}
 		if idle >= j.halfCloseTimeout {
 			j.abort(Neither, ByTimeout, ErrHalfCloseTimeout)
 			return
@@ -314,7 +339,7 @@ func (j *join) afterLocked(d time.Duration, f func()) (stop func() bool) {
 func (j *join) finish() Result {
 	j.mu.Lock()
 	j.finished = true
-	stops := append(j.stops, j.stopIdle, j.outbound.stopDrain, j.inbound.stopDrain)
+	stops := append(j.stops, j.stopIdle, j.stopLinger, j.outbound.stopDrain, j.inbound.stopDrain)
 	j.mu.Unlock()
 	for _, stop := range stops {
 		if stop != nil {

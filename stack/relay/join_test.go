@@ -30,6 +30,8 @@ type stage struct {
 	cancel         context.CancelCauseFunc
 	done           chan relay.Result
 	start          time.Time
+	handle         relay.Handle
+	closed         bool // by the handle
 }
 
 func (s *stage) wait() relay.Result {
@@ -109,6 +111,7 @@ func joinedAs(t *testing.T, g, u kind, o relay.Options, play func(*stage)) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		defer cancel(nil)
 		s.cancel = cancel
+		o.Handle = &s.handle
 		go func() { s.done <- relay.Join(ctx, g.make(s.guest), u.make(s.up), o) }()
 		play(s)
 	})

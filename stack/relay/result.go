@@ -67,16 +67,16 @@ type Result struct {
 	Inbound  int64 // bytes from the upstream to the guest
 
 	// First is the side that sent FIN or RST first, Neither if none had when
-	// something else ended the connection.
+	// something else ended the connection: a Handle, if FirstBy is not zero.
 	First Side
 
-	// FirstBy says which of the two that was; zero if First is Neither.
+	// FirstBy says which of the two that was; zero if nobody closed it.
 	FirstBy End
 
 	End End
 
 	// By is, when End is ByRST or ByError, the side whose RST or error ended
-	// the connection; Neither when the context did.
+	// the connection; Neither when the context or a Handle did.
 	By Side
 
 	// Err is nil when End is ByFIN and both sides closed without complaint.

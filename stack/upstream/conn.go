@@ -16,7 +16,7 @@ import (
 )
 
 // Conn is a connected host socket. It implements relay.Conn, relay.TryReader,
-// relay.TryWriter and relay.Watcher. All methods may be called concurrently;
+// relay.TryWriter, relay.Watcher, relay.Interrupter and relay.Asked. All methods may be called concurrently;
 // readers take turns, and so do writers.
 //
 // The descriptor belongs to file, whose reference count keeps its number from
@@ -79,11 +79,18 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // CloseWrite sends FIN after what has been written. ENOTCONN says that the
 // peer has reset the connection.
-func (c *Conn) CloseWrite() error {
+func (c *Conn) CloseWrite() error { return c.closeWrite(false) }
+
+// CloseWriteAsked implements relay.Asked: it is CloseWrite, and the log says who
+// asked.
+func (c *Conn) CloseWriteAsked() error { return c.closeWrite(true) }
+
+func (c *Conn) closeWrite(asked bool) error {
 	// The far end may answer before shutdown returns: nobody looks at the socket
 	// meanwhile who would not know that a FIN was sent.
 	c.leg.mu.Lock()
 	err := c.control("close write", func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+	c.leg.asked = c.leg.asked || asked && !c.leg.finSent
 	c.leg.finSent = c.leg.finSent || err == nil
 	c.leg.mu.Unlock()
 	if err == nil {
@@ -107,7 +114,7 @@ func (c *Conn) Close() error {
 	var err error
 	if c.host.knobs.resets() && !c.inTimeWait() {
 		err = c.abort()
-		c.went(tcpstate.Closed, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "abort"})
+		c.went(tcpstate.Closed, abortCall)
 	} else {
 		err = c.file.Close()
 		c.outlive()
@@ -119,7 +126,12 @@ func (c *Conn) Close() error {
 // Reset throws away what has not been delivered, sends RST and releases the
 // socket. Calls that wait return net.ErrClosed. It does nothing after Close or
 // Reset.
-func (c *Conn) Reset() error {
+func (c *Conn) Reset() error { return c.reset(abortCall) }
+
+// ResetAsked implements relay.Asked: it is Reset, and the log says who asked.
+func (c *Conn) ResetAsked() error { return c.reset(askedToReset) }
+
+func (c *Conn) reset(why tcpstate.Cause) error {
 	if !c.closed.CompareAndSwap(false, true) {
 		return nil
 	}
@@ -127,7 +139,7 @@ func (c *Conn) Reset() error {
 	c.host.knobs.dismiss(c)
 	c.look(nil)
 	err := c.abort()
-	c.went(tcpstate.Closed, tcpstate.Cause{Kind: tcpstate.ByCall, Which: "abort"})
+	c.went(tcpstate.Closed, why)
 	c.host.open.Add(-1)
 	return c.failed("reset", err)
 }

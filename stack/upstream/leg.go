@@ -28,6 +28,7 @@ type leg struct {
 	known   bool // path is
 	finIn   bool // read
 	finSent bool
+	asked   bool // to send it
 }
 
 // begin follows a socket from state on.
@@ -144,6 +145,13 @@ func (c *Conn) look(before func(*leg)) {
 	}
 }
 
+// What the log says of an end that was asked for.
+var (
+	askedToClose = tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "conn close"}
+	askedToReset = tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "conn rst"}
+	abortCall    = tcpstate.Cause{Kind: tcpstate.ByCall, Which: "abort"}
+)
+
 // kernelStates are the kernel's numbers of states (net/tcp_states.h).
 var kernelStates = [...]tcpstate.State{
 	1: tcpstate.Established, 2: tcpstate.SynSent, 3: tcpstate.SynReceived, 4: tcpstate.FinWait1, 5: tcpstate.FinWait2,
@@ -230,6 +238,9 @@ func (c *Conn) causeLocked(from, to tcpstate.State) tcpstate.Cause {
 	}
 	switch (edge{from, to}) {
 	case edge{tcpstate.Established, tcpstate.FinWait1}, edge{tcpstate.CloseWait, tcpstate.LastAck}:
+		if c.leg.asked {
+			return askedToClose
+		}
 		return tcpstate.Cause{Kind: tcpstate.ByCall, Which: "shutdown"}
 	case edge{tcpstate.Established, tcpstate.CloseWait}, edge{tcpstate.FinWait1, tcpstate.Closing}, edge{tcpstate.FinWait2, tcpstate.TimeWait}:
 		return segment("FIN")

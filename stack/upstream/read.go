@@ -3,8 +3,10 @@ package upstream
 import (
 	"errors"
 	"io"
+	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -91,7 +93,25 @@ func (c *Conn) Buffered() (int, error) {
 }
 
 // WaitRead implements relay.TryReader.
-func (c *Conn) WaitRead() error { return c.failed("read", c.raw.Read(c.in.readable)) }
+func (c *Conn) WaitRead() error {
+	err := c.raw.Read(c.in.readable)
+	if err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		return c.interrupted()
+	}
+	return c.failed("read", err)
+}
+
+// Interrupt implements relay.Interrupter: a deadline that has passed ends the wait.
+func (c *Conn) Interrupt() { _ = c.file.SetReadDeadline(time.Unix(1, 0)) }
+
+// interrupted ends a wait, once, unless there is something to read.
+func (c *Conn) interrupted() error {
+	if n, err := c.Buffered(); n > 0 || err != nil {
+		return err
+	}
+	_ = c.file.SetReadDeadline(time.Time{})
+	return c.failed("read", os.ErrDeadlineExceeded)
+}
 
 // ready reports whether fd is ready for events or has failed. The poller may
 // have forgotten what happened before a wait began, so each wait asks first.

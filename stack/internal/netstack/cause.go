@@ -39,6 +39,9 @@ func (r *record) causeLocked(from, to tcpstate.State, failed bool, t *tracker) t
 	case edge{tcpstate.FinWait1, tcpstate.TimeWait}:
 		return bySegment("FIN-ACK")
 	case edge{tcpstate.Established, tcpstate.FinWait1}, edge{tcpstate.CloseWait, tcpstate.LastAck}:
+		if r.closeAsked.Load() {
+			return askedToClose
+		}
 		if c := call(r.call.Load()); c == callShutdown || c == callClose {
 			return tcpstate.Cause{Kind: tcpstate.ByCall, Which: callNames[c]}
 		}

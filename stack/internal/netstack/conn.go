@@ -32,6 +32,7 @@ type Conn struct {
 	readable, writable wakeup
 	readMu, writeMu    sync.Mutex
 	readBy, writeBy    deadline
+	interrupted        atomic.Bool // the next wait for bytes ends at once
 	closed             atomic.Bool
 }
 
@@ -122,10 +123,33 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if _, block := err.(*tcpip.ErrWouldBlock); !block {
 			return 0, errnoOf(err)
 		}
-		if err := c.wait(c.readable.ch, &c.readBy); err != nil {
+		if err := c.waitReadable(); err != nil {
 			return 0, err
 		}
 	}
+}
+
+// waitReadable waits until there may be something to read; nothing was just now.
+func (c *Conn) waitReadable() error {
+	if c.interrupted.Load() && c.interrupted.Swap(false) {
+		return os.ErrDeadlineExceeded
+	}
+	return c.wait(c.readable.ch, &c.readBy)
+}
+
+// Buffered implements relay.Interrupter.
+func (c *Conn) Buffered() (int, error) {
+	n, err := c.ep.GetSockOptInt(tcpip.ReceiveQueueSizeOption)
+	if err != nil {
+		return 0, errnoOf(err)
+	}
+	return n, nil
+}
+
+// Interrupt implements relay.Interrupter.
+func (c *Conn) Interrupt() {
+	c.interrupted.Store(true)
+	c.readable.NotifyEvent(0)
 }
 
 // Write implements net.Conn. It returns when all of p is in the send buffer,
@@ -225,6 +249,16 @@ func (c *Conn) Reset() error { return c.reset(endNone) }
 
 // Expire is Reset, and says in the log that a half-close has lasted too long.
 func (c *Conn) Expire() error { return c.reset(endHalfClose) }
+
+// ResetAsked implements relay.Asked: it is Reset, and the log says who asked.
+func (c *Conn) ResetAsked() error { return c.reset(endConnReset) }
+
+// CloseWriteAsked implements relay.Asked: it is CloseWrite, and the log says who
+// asked.
+func (c *Conn) CloseWriteAsked() error {
+	c.rec.closeAsked.Store(true)
+	return c.CloseWrite()
+}
 
 func (c *Conn) reset(why ending) error {
 	if !c.closed.CompareAndSwap(false, true) {

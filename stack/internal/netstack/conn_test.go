@@ -24,6 +24,10 @@ import (
 var (
 	_ relay.Conn    = (*Conn)(nil)
 	_ relay.Watcher = (*Conn)(nil)
+
+	_ relay.Interrupter = (*Conn)(nil)
+	_ relay.Asked       = (*Conn)(nil)
+
 	_ io.WriterTo   = (*Conn)(nil)
 	_ io.ReaderFrom = (*Conn)(nil)
 )
@@ -119,6 +123,44 @@ func TestBytesBeforeRST(t *testing.T) {
 		t.Errorf("Read = %q, %v", buf[:n], err)
 	}
 	wantReset(t, s)
+}
+
+// TestInterrupt ends waits for bytes, once each, and only where there is nothing to
+// read.
+func TestInterrupt(t *testing.T) {
+	p := newPair(t)
+	client, server := p.connect(t)
+	interrupted := func(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+	buf := make([]byte, 10)
+	for what, read := range map[string]func() error{
+		"Read":    func() error { _, err := server.Read(buf); return err },
+		"WriteTo": func() error { _, err := server.WriteTo(io.Discard); return err },
+		"WriteTo, into what tries": func() error {
+			a, _ := relaytest.Pipe(0)
+			_, err := server.WriteTo(a)
+			return err
+		},
+	} {
+		waits := make(chan error, 1)
+		go func() { waits <- read() }()
+		server.Interrupt()
+		if err := <-waits; !interrupted(err) {
+			t.Errorf("%s = %v", what, err)
+		}
+	}
+	client.Write([]byte("bytes"))
+	eventually(t, "the bytes arrived", func() bool { n, err := server.Buffered(); return n == 5 && err == nil })
+	server.Interrupt()
+	if n, err := server.Read(buf); string(buf[:n]) != "bytes" || err != nil {
+		t.Errorf("Read = %q, %v", buf[:n], err)
+	}
+	if _, err := server.Read(buf); !interrupted(err) {
+		t.Errorf("Read = %v", err)
+	}
+	client.CloseWrite()
+	if _, err := server.Read(buf); err != io.EOF {
+		t.Errorf("Read = %v", err)
+	}
 }
 
 // TestUrgentData: urgent bytes are bytes.

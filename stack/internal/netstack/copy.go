@@ -81,7 +81,7 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 		switch err.(type) {
 		case nil:
 		case *tcpip.ErrWouldBlock:
-			if err := c.wait(c.readable.ch, &c.readBy); err != nil {
+			if err := c.waitReadable(); err != nil {
 				return total, err
 			}
 		case *tcpip.ErrClosedForReceive:

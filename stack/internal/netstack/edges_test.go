@@ -159,6 +159,18 @@ func TestPassiveEdges(t *testing.T) {
 			s.Expire()
 			g.expect(rstAck)
 		}, []string{"ESTABLISHED>FIN-WAIT-1 (call shutdown)", "FIN-WAIT-1>FIN-WAIT-2 (segment ACK)", "FIN-WAIT-2>CLOSED (policy half-close-timeout)"}, tcpstate.Closed},
+		{"reset by request", func(t *testing.T, g *rawConn, s *Conn) {
+			s.ResetAsked()
+			g.expect(rstAck)
+		}, []string{"ESTABLISHED>CLOSED (policy conn rst)"}, tcpstate.Closed},
+		{"closed by request", func(t *testing.T, g *rawConn, s *Conn) {
+			s.CloseWriteAsked()
+			g.expect(finAck)
+			g.send(ackFl, "")
+			g.g.log.waitFor(t, s.ID(), tcpstate.FinWait2)
+			s.ResetAsked()
+			g.expect(rstAck)
+		}, []string{"ESTABLISHED>FIN-WAIT-1 (policy conn close)", "FIN-WAIT-1>FIN-WAIT-2 (segment ACK)", "FIN-WAIT-2>CLOSED (policy conn rst)"}, tcpstate.Closed},
 		{"close with unread data in FIN-WAIT-2", func(t *testing.T, g *rawConn, s *Conn) {
 			s.CloseWrite()
 			g.expect(finAck)

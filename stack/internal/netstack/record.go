@@ -31,10 +31,11 @@ type record struct {
 	last atomic.Uint32
 
 	// What is known of causes. They are set before the thing happens.
-	call     atomic.Uint32 // the own call that was made last
-	inCall   atomic.Uint32 // the own call that runs now
-	policy   atomic.Uint32 // why tcpbox itself ends the endpoint
-	released atomic.Bool   // its owner has closed or reset it
+	call       atomic.Uint32 // the own call that was made last
+	inCall     atomic.Uint32 // the own call that runs now
+	policy     atomic.Uint32 // why tcpbox itself ends the endpoint
+	released   atomic.Bool   // its owner has closed or reset it
+	closeAsked atomic.Bool   // the FIN is one that somebody asked for
 	// atRelease is why the endpoint is to be ended when its owner closes it.
 	atRelease atomic.Uint32
 	// releasedAt is when that was, on the stack's clock, in Unix nanoseconds.
@@ -129,11 +130,15 @@ const (
 	endReuse              // an active open takes the port of a TIME-WAIT
 	endTimeWaitRST        // an RST in TIME-WAIT (RFC 1337)
 	endRetries            // a SYN or SYN-ACK was sent in vain too often
+	endConnReset          // somebody asked for it
 )
+
+// askedToClose is why a FIN is sent that somebody asked for.
+var askedToClose = tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "conn close"}
 
 var endingNames = [...]string{
 	"", "time-wait reopened", "orphan", "stopped", "half-close-timeout", "time-wait.max", "time-wait.reuse", "RST",
-	"retransmission",
+	"retransmission", "conn rst",
 }
 
 // inTimeWait reports whether it ends TIME-WAITs alone: the owner may still read.

@@ -11,6 +11,7 @@ import (
 type Full interface {
 	relay.Conn
 	relay.Watcher
+	relay.Interrupter
 	relay.TryReader
 	relay.TryWriter
 }
@@ -18,19 +19,22 @@ type Full interface {
 // Direct returns a Conn over c that moves bytes itself, as an endpoint of the
 // embedded stack does: by WriteTo and ReadFrom, which look for TryWriter,
 // TryReader and Parker on what they are given. Closing it closes c.
-func Direct(c Full) relay.Conn { return direct{c, c, c} }
+func Direct(c Full) relay.Conn { return direct{c, c, c, c} }
 
-// Plain returns a Conn over c of which nothing but Watcher is known beside.
-func Plain(c Full) relay.Conn { return plain{c, c} }
+// Plain returns a Conn over c of which nothing but Watcher and Interrupter is known
+// beside.
+func Plain(c Full) relay.Conn { return plain{c, c, c} }
 
 type plain struct {
 	relay.Conn
 	relay.Watcher
+	relay.Interrupter
 }
 
 type direct struct {
 	relay.Conn
 	relay.Watcher
+	relay.Interrupter
 	c Full
 }
 

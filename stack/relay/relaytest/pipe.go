@@ -6,6 +6,7 @@ package relaytest
 import (
 	"io"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 )
@@ -31,7 +32,7 @@ type pipe struct {
 }
 
 // Conn is one end of a Pipe. It implements relay.Conn, relay.Watcher,
-// relay.TryReader and relay.TryWriter; Plain hides the last two, and Direct
+// relay.Interrupter, relay.TryReader and relay.TryWriter; Plain hides the last two, and Direct
 // makes of them what the embedded stack has.
 type Conn struct {
 	p    *pipe
@@ -45,6 +46,8 @@ type Conn struct {
 	closed   bool // by Close or Reset
 	resets   int  // how often Reset did something
 	watchers map[*func(error)]struct{}
+
+	interrupted bool
 }
 
 // Read waits for bytes; they are read before the peer's FIN or RST is told.
@@ -115,9 +118,20 @@ func (c *Conn) WaitRead() error {
 			return net.ErrClosed
 		case len(c.in) > 0, c.fin, c.failure != nil:
 			return nil
+		case c.interrupted:
+			c.interrupted = false
+			return os.ErrDeadlineExceeded
 		}
 		c.p.changed.Wait()
 	}
+}
+
+// Interrupt implements relay.Interrupter.
+func (c *Conn) Interrupt() {
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	c.interrupted = true
+	c.p.changed.Broadcast()
 }
 
 // TryWrite implements relay.TryWriter. Bytes for a peer that has closed are
