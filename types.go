@@ -49,6 +49,17 @@ type (
 
 	// Stats are the counters of a sandbox's stack.
 	Stats = stack.Stats
+
+	// ConnVerb is what Sandbox.ConnDo can do.
+	ConnVerb = stack.ConnVerb
+)
+
+// The verbs.
+const (
+	ConnRST    = stack.ConnRST    // RST to both ends, at once
+	ConnClose  = stack.ConnClose  // what has come is delivered, then FIN to both ends
+	ConnFreeze = stack.ConnFreeze // no byte moves between the legs
+	ConnThaw   = stack.ConnThaw   // the bytes go on
 )
 
 // OpConfiguration is the Op of a LaunchError that says that the Config was

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,10 +26,18 @@ func (g *Gateway) admitted(id tcpstate.Conn, d tcpstate.Direction, guest, peer n
 	g.facts(f)
 }
 
-// carried is a connection that is relayed now.
+// carried is a connection that is relayed now, or ends in a host inside the stack.
 type carried struct {
 	counts   relay.Counts
-	upstream relay.Conn
+	upstream relay.Conn   // nil: it ends in a host
+	handle   relay.Handle // of the relay
+	host     *hostConn    // nil: it is relayed
+	finSeen  atomic.Bool  // an end has closed
+
+	mu     sync.Mutex // one verb at a time
+	over   bool       // its end has been told
+	frozen bool
+	closed bool // by a verb
 }
 
 // pathOf is what an end knows of the way to its peer: an upstream.Conn does.
@@ -55,6 +64,12 @@ func (g *Gateway) ended(id tcpstate.Conn, c *carried, r relay.Result) {
 	}
 	f := c.facts(id)
 	f.Closed = endingOf(r)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	if c.frozen {
+		f.Frozen = new(bool)
+	}
 	g.facts(f)
 }
 
@@ -64,6 +79,10 @@ func endingOf(r relay.Result) *tcpstate.Ending {
 	switch {
 	case r.First != relay.Neither && r.FirstBy == relay.ByRST:
 		return &tcpstate.Ending{By: legs[r.First], How: tcpstate.ByRST}
+	case r.First == relay.Neither && r.FirstBy == relay.ByRST:
+		return &tcpstate.Ending{By: tcpstate.Stack, How: tcpstate.ByRST}
+	case r.First == relay.Neither && r.FirstBy == relay.ByFIN:
+		return &tcpstate.Ending{By: tcpstate.Stack, How: tcpstate.ByFIN}
 	case r.First != relay.Neither:
 		return &tcpstate.Ending{By: legs[r.First], How: tcpstate.ByFIN}
 	case errors.Is(r.Err, syscall.ETIMEDOUT), r.End == relay.ByTimeout:
@@ -115,6 +134,7 @@ type hostConn struct {
 
 func (g *Gateway) hostConn(c *netstack.Conn) *hostConn {
 	h := &hostConn{Conn: c, g: g}
+	h.host = h
 	h.stop = g.carry(c.ID(), &h.carried)
 	return h
 }

@@ -22,6 +22,9 @@ func TestWhoClosedFirstAndHow(t *testing.T) {
 		{relay.Result{By: relay.Upstream, End: relay.ByError, Err: fmt.Errorf("read: %w", syscall.ETIMEDOUT)}, "upstream timeout"},
 		{relay.Result{By: relay.Guest, End: relay.ByError, Err: syscall.EHOSTUNREACH}, "guest error"},
 		{relay.Result{End: relay.ByError, Err: context.Canceled}, "stack stop"},
+		{relay.Result{FirstBy: relay.ByRST, End: relay.ByRST, Err: relay.ErrReset}, "stack RST"},
+		{relay.Result{First: relay.Guest, FirstBy: relay.ByFIN, End: relay.ByRST, Err: relay.ErrReset}, "guest FIN"},
+		{relay.Result{FirstBy: relay.ByFIN, End: relay.ByFIN}, "stack FIN"},
 	} {
 		if got := endingOf(row.result).String(); got != row.want {
 			t.Errorf("%v: closed by %s, want %s", row.result, got, row.want)

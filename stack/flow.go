@@ -76,8 +76,10 @@ func (g *Gateway) join(id tcpstate.Conn, guest, upstream relay.Conn) relay.Resul
 	})
 	result := relay.Join(g.ctx, guest, upstream, relay.Options{
 		Counts:           &c.counts,
+		Handle:           &c.handle,
 		HalfCloseTimeout: g.knobs.halfCloseTimeout(),
 		OnFIN: func(from relay.Side) {
+			c.finSeen.Store(true)
 			if from == relay.Guest {
 				delivered()
 			}

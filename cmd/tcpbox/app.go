@@ -53,6 +53,7 @@ func newApp(streams Streams) *cli.App {
 			logCommand(streams),
 			statCommand(streams),
 			ladderCommand(streams),
+			connCommand(streams),
 			configCommand(streams),
 			explainCommand(streams),
 			labCommand(streams),

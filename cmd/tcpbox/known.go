@@ -13,17 +13,22 @@ const (
 )
 
 // withFacts draws of the facts of a connection one line, when it has ended, with
-// all that is known of it. Until then the lines of its states say enough.
+// all that is known of it, and one when it was frozen or thawed. Otherwise the lines
+// of its states say enough.
 func withFacts(encode func([]byte, statelog.Record) []byte) func([]byte, statelog.Record) []byte {
 	table := legs.Table{MaxRows: maxRowsOfLog, MaxEnded: maxEndedOfLog}
 	return func(b []byte, r statelog.Record) []byte {
 		row := table.Add(&r)
 		if r.Facts != nil {
-			if r.Facts.Bytes == nil {
+			switch {
+			case r.Facts.Frozen != nil && r.Facts.Bytes == nil:
+				return encode(b, r)
+			case r.Facts.Bytes == nil:
 				return b
 			}
 			if row != nil {
 				known := row.Facts
+				known.Frozen = nil // it was told
 				r.Facts = &known
 			}
 		}

@@ -213,6 +213,7 @@ type rowJSON struct {
 	ClosedHow *tcpstate.How       `json:"closed_how"`
 	RTT       *float64            `json:"rtt"` // seconds
 	Again     *uint32             `json:"retransmits"`
+	Frozen    bool                `json:"frozen"`
 }
 
 type legJSON struct {
@@ -254,6 +255,7 @@ func newRowJSON(r *legs.Row) rowJSON {
 		Guest: leg(tcpstate.Guest), Stack: leg(tcpstate.Stack), Upstream: leg(tcpstate.Upstream),
 		GuestAddr: known(r.Facts.Guest), PeerAddr: known(r.Facts.Peer), HostAddr: known(r.HostLocal), FarAddr: known(r.HostRemote),
 		PID: known(r.PID), Command: known(r.Command), Name: known(r.Name), Rule: known(r.Rule),
+		Frozen: r.Held(),
 	}
 	if b := r.Bytes; b != nil {
 		j.BytesOut, j.BytesIn = &b.Outbound, &b.Inbound

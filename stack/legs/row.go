@@ -57,6 +57,9 @@ func (r *Row) Ended() bool {
 	return true
 }
 
+// Held reports whether the connection is frozen: no byte moves between its legs.
+func (r *Row) Held() bool { return r.Frozen != nil && *r.Frozen && !r.Ended() }
+
 // Since is when a leg changed its state last.
 func (r *Row) Since() time.Time {
 	var last time.Time
@@ -172,6 +175,8 @@ func (r *Row) ending(rec *statelog.Record) *tcpstate.Ending {
 	end := func(by tcpstate.Leg, how tcpstate.How) *tcpstate.Ending { return &tcpstate.Ending{By: by, How: how} }
 	kind, which := rec.Cause.Kind, rec.Cause.Which
 	switch {
+	case kind == tcpstate.ByPolicy && which == "conn close":
+		return end(tcpstate.Stack, tcpstate.ByFIN)
 	case rec.To == tcpstate.FinWait1:
 		return end(own, tcpstate.ByFIN)
 	case rec.To == tcpstate.CloseWait:
@@ -184,6 +189,8 @@ func (r *Row) ending(rec *statelog.Record) *tcpstate.Ending {
 		return end(own, tcpstate.ByRST)
 	case kind == tcpstate.ByTimer:
 		return end(tcpstate.Stack, tcpstate.ByTimeout)
+	case kind == tcpstate.ByPolicy && which == "conn rst":
+		return end(tcpstate.Stack, tcpstate.ByRST)
 	case kind == tcpstate.ByPolicy && which == "stopped":
 		return end(tcpstate.Stack, tcpstate.ByStop)
 	}

@@ -62,6 +62,10 @@ func appendFacts(b []byte, f *tcpstate.Facts) []byte {
 		b = appendSeconds(b, f.Path.RTT)
 		number("retransmits", uint64(f.Path.Retransmits))
 	}
+	if f.Frozen != nil {
+		field("frozen")
+		b = strconv.AppendBool(b, *f.Frozen)
+	}
 	return b
 }
 
@@ -80,6 +84,7 @@ type factsJSON struct {
 	ClosedHow   *tcpstate.How       `json:"closed_how"`
 	RTT         *json.Number        `json:"rtt"`
 	Retransmits *uint32             `json:"retransmits"`
+	Frozen      *bool               `json:"frozen"`
 }
 
 var (
@@ -91,7 +96,7 @@ var (
 func (j *factsJSON) facts(at time.Time, conn tcpstate.Conn) (*tcpstate.Facts, error) {
 	f := &tcpstate.Facts{
 		Time: at, Conn: conn, Guest: value(j.Guest), Peer: value(j.Peer), Direction: value(j.Direction),
-		PID: value(j.PID), Command: value(j.Command), Name: value(j.Name), Rule: value(j.Rule),
+		PID: value(j.PID), Command: value(j.Command), Name: value(j.Name), Rule: value(j.Rule), Frozen: j.Frozen,
 	}
 	switch {
 	case (j.BytesOut == nil) != (j.BytesIn == nil), (j.ClosedBy == nil) != (j.ClosedHow == nil), (j.RTT == nil) != (j.Retransmits == nil):

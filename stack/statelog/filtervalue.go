@@ -17,6 +17,7 @@ var causeWords = []string{
 	"connect", "listen", "shutdown", "close", "abort",
 	"time-wait", "fin-wait-2", "retransmission",
 	"time-wait.reuse", "time-wait.max", "reopened", "orphan", "half-close-timeout", "stopped",
+	"conn rst", "conn close",
 }
 
 var sourceWords = []string{"stack", "kernel", "wire", "diag", "socket", "unknown"}

@@ -33,6 +33,7 @@ type Facts struct {
 	Bytes  *Bytes  // nil: not counted
 	Closed *Ending // nil: not closed, or not known by whom
 	Path   *Path   // nil: not known
+	Frozen *bool   // nil: it never was
 }
 
 // FactsSink takes facts. Like a Sink it is called from any goroutine, and must
@@ -150,6 +151,7 @@ func (f *Facts) Add(more *Facts) {
 	setIf(&f.Bytes, more.Bytes)
 	setIf(&f.Closed, more.Closed)
 	setIf(&f.Path, more.Path)
+	setIf(&f.Frozen, more.Frozen)
 }
 
 func setIf[T comparable](field *T, value T) {

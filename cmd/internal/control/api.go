@@ -26,6 +26,7 @@ type Box interface {
 	Settings() tcpbox.Settings
 	Set(settings ...knob.Setting) ([]knob.Change, error)
 	SetPolicy(next tcpbox.Settings) ([]knob.Change, error)
+	ConnDo(conn tcpstate.Conn, verb tcpbox.ConnVerb) error
 	Segments(conn tcpstate.Conn) ([]statelog.Record, []statelog.Segment, error)
 }
 

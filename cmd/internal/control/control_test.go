@@ -31,6 +31,7 @@ type fakeBox struct {
 
 	published []tcpbox.Publish
 	settings  tcpbox.Settings
+	done      []string // to connections
 }
 
 func (b *fakeBox) Segments(conn tcpstate.Conn) ([]statelog.Record, []statelog.Segment, error) {

@@ -23,6 +23,9 @@ func FuzzRequests(f *testing.F) {
 		{"GET", "/v1/settings", ""},
 		{"POST", "/v1/set", `{"settings":["fin-timeout=5s","stack.syn-backlog=4"]}`},
 		{"POST", "/v1/policy", `{"document":{"version":1,"net":"none","rules":["allow @public"],"tcp":{"fin-timeout":"5s"},"sysctl":{"net.ipv4.tcp_sack":"0"}}}`},
+		{"POST", "/v1/conn/7/rst", ""},
+		{"POST", "/v1/conn/8/thaw", "{}"},
+		{"POST", "/v1/conn/-1/melt", `{"a":1}`},
 		{"PUT", "/v1/stop", `{}`},
 		{"GET", "/v2/../v1/inspect", `{"a":1}{"b":2}`},
 	} {

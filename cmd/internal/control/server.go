@@ -102,6 +102,7 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST /v1/set", s.set)
 	mux.HandleFunc("POST /v1/policy", s.policy)
 	mux.HandleFunc("GET /v1/segments/{conn}", s.segments)
+	mux.HandleFunc("POST /v1/conn/{conn}/{verb}", s.conn)
 	return limitBodies(known(mux))
 }
 

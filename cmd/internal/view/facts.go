@@ -19,6 +19,9 @@ func (d *drawing) facts(f *tcpstate.Facts) {
 		}
 	}
 	add(Ending(f.Closed))
+	if f.Frozen != nil {
+		add(map[bool]string{true: "frozen", false: "thawed"}[*f.Frozen])
+	}
 	if f.Bytes != nil {
 		add(Bytes(f.Bytes.Outbound) + " out, " + Bytes(f.Bytes.Inbound) + " in")
 	}

@@ -86,6 +86,12 @@ func (l Line) table(rows []legs.Row, now time.Time, narrow int) *grid {
 	if narrow < noEnding {
 		t.add("CLOSED", false, text(func(r *legs.Row) string { return Ending(r.Closed) }))
 	}
+	t.add("FROZEN", false, text(func(r *legs.Row) string {
+		if r.Held() {
+			return "frozen"
+		}
+		return ""
+	}))
 	if narrow < noBytes {
 		t.add("OUT", true, text(func(r *legs.Row) string { return bytesOf(r, true) }))
 		t.add("IN", true, text(func(r *legs.Row) string { return bytesOf(r, false) }))
