@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"tcpbox/stack"
-	"tcpbox/stack/statelog"
 	"tcpbox/stack/tcpstate"
 )
 
@@ -85,15 +84,12 @@ func (s *Sandbox) ConnDo(conn tcpstate.Conn, verb ConnVerb) error {
 func (p *present) whyNot(conn tcpstate.Conn) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	rows := p.table.Rows(statelog.Filter{}, true)
-	for i := range rows {
-		switch {
-		case rows[i].Conn != conn:
-		case rows[i].Ended():
-			return ErrConnEnded
-		default:
-			return ErrConnNotRelayed
-		}
+	row, known := p.table.Find(p.name, conn)
+	switch {
+	case !known:
+		return ErrConnUnknown
+	case row.Ended():
+		return ErrConnEnded
 	}
-	return ErrConnUnknown
+	return ErrConnNotRelayed
 }

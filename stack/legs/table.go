@@ -139,6 +139,14 @@ func (t *Table) Rows(f statelog.Filter, ended bool) []Row {
 	return rows
 }
 
+// Find returns a copy of the row of one connection.
+func (t *Table) Find(sandbox string, conn tcpstate.Conn) (r Row, known bool) {
+	if row := t.rows[connection{sandbox, conn}]; row != nil {
+		return *row, true
+	}
+	return Row{}, false
+}
+
 // Last is the time of the last record.
 func (t *Table) Last() time.Time { return t.last }
 

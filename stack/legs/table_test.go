@@ -92,6 +92,10 @@ func TestWhoClosedFirst(t *testing.T) {
 		{"1 upstream ESTABLISHED CLOSED segment RST", "upstream RST"},
 		{"1 stack ESTABLISHED CLOSED timer retransmission", "stack timeout"},
 		{"1 stack ESTABLISHED CLOSED policy stopped", "stack stop"},
+		{"1 stack ESTABLISHED CLOSED policy conn rst", "stack RST"},
+		{"1 upstream ESTABLISHED CLOSED policy conn rst", "stack RST"},
+		{"1 stack ESTABLISHED FIN-WAIT-1 policy conn close", "stack FIN"},
+		{"1 upstream ESTABLISHED FIN-WAIT-1 policy conn close", "stack FIN"},
 		{"1 stack ESTABLISHED CLOSED unknown", "<nil>"},
 		{"1 guest ESTABLISHED CLOSED unknown", "<nil>"},
 	} {

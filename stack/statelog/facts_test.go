@@ -69,6 +69,8 @@ func TestFactsAreChosenByWhatIsKnown(t *testing.T) {
 
 func FuzzFacts(f *testing.F) {
 	f.Add(4711, "curl", "web", "net public", byte(1), uint64(83), uint64(1211), byte(1), byte(1), int64(412_000), uint32(3), byte(7))
+	f.Add(0, "", "", "", byte(0), uint64(0), uint64(0), byte(0), byte(0), int64(0), uint32(0), byte(8))
+	f.Add(0, "", "", "", byte(0), uint64(0), uint64(0), byte(0), byte(0), int64(0), uint32(0), byte(24))
 	f.Add(0, "a\"b", "\x00", "\xff", byte(2), uint64(0), uint64(1), byte(3), byte(5), int64(0), uint32(0), byte(0))
 	f.Fuzz(func(t *testing.T, pid int, command, name, rule string, direction byte, out, in uint64, by, how byte, rtt int64, again uint32, has byte) {
 		facts := &tcpstate.Facts{
@@ -83,6 +85,10 @@ func FuzzFacts(f *testing.F) {
 		}
 		if has&4 != 0 {
 			facts.Path = &tcpstate.Path{RTT: time.Duration(max(0, rtt)), Retransmits: again}
+		}
+		if has&8 != 0 {
+			frozen := has&16 != 0
+			facts.Frozen = &frozen
 		}
 		line := AppendJSON(nil, Record{Time: testTime, Sandbox: "web", Conn: 5, Facts: facts})
 		got, err := Parse(line[:len(line)-1])

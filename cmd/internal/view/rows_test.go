@@ -47,6 +47,35 @@ func rowsOf(t *testing.T) []legs.Row {
 	return table.Rows(statelog.Filter{}, true)
 }
 
+// TestFrozenRows: a row says so as long as it is, and the column is there as long as
+// a row is.
+func TestFrozenRows(t *testing.T) {
+	var table legs.Table
+	add := func(f tcpstate.Facts, to tcpstate.State) string {
+		f.Conn, f.Guest, f.Peer = 5, netip.MustParseAddrPort("198.18.0.2:40001"), netip.MustParseAddrPort("203.0.113.9:443")
+		table.Add(&statelog.Record{Time: time.Unix(1000, 0), Conn: 5, Facts: &f})
+		table.Add(&statelog.Record{Time: time.Unix(1000, 0), Conn: 5, Leg: tcpstate.Stack, To: to})
+		return string(Line{}.Rows(nil, table.Rows(statelog.Filter{}, true), time.Unix(1001, 0)))
+	}
+	yes, no := true, false
+	for _, row := range []struct {
+		frozen *bool
+		state  tcpstate.State
+		want   bool
+	}{
+		{nil, tcpstate.Established, false},
+		{&yes, tcpstate.Established, true},
+		{nil, tcpstate.CloseWait, true},
+		{&no, tcpstate.CloseWait, false},
+		{&yes, tcpstate.Closed, false},
+	} {
+		text := add(tcpstate.Facts{Frozen: row.frozen}, row.state)
+		if strings.Contains(text, "FROZEN") != row.want || strings.Contains(text, "frozen") != row.want {
+			t.Errorf("frozen %v, %v: %q", row.want, row.state, text)
+		}
+	}
+}
+
 func TestGoldenRows(t *testing.T) {
 	rows := rowsOf(t)
 	now := time.Unix(1100, 0)
