@@ -3,6 +3,7 @@ package tcpbox
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,14 +109,18 @@ func (s *Sandbox) SetPolicy(next Settings) ([]knob.Change, error) {
 	return s.setLocked(next)
 }
 
-// Set is SetPolicy for some knobs; the others stay as they are. A setting
-// without a leg takes the place of those of its key on every leg.
+// Set is SetPolicy for some knobs; the others stay as they are, and nothing is
+// returned of them. A setting without a leg takes the place of those of its key on
+// every leg.
 func (s *Sandbox) Set(settings ...knob.Setting) ([]knob.Change, error) {
 	s.force.mu.Lock()
 	defer s.force.mu.Unlock()
 	next := s.force.settings
 	next.Knobs = document.Document{TCP: settings}.Over(document.Document{TCP: next.Knobs}).TCP
-	return s.setLocked(next)
+	changes, err := s.setLocked(next)
+	return slices.DeleteFunc(changes, func(c knob.Change) bool {
+		return !slices.ContainsFunc(settings, func(s knob.Setting) bool { return s.Key == c.Key })
+	}), err
 }
 
 func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {

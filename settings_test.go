@@ -66,6 +66,14 @@ func TestSetPolicy(t *testing.T) {
 	if _, err := s.Set(parseSettings(t, "stack.syn-backlog=16", "fin-timeout=7s")...); err != nil {
 		t.Fatal(err)
 	}
+	// What a knob set before cannot have on a leg is no news of another one's change.
+	if _, err := s.Set(parseSettings(t, "time-wait.timeout=5s")...); err != nil {
+		t.Fatal(err)
+	}
+	changes, err := s.Set(parseSettings(t, "stack.syn-backlog=17")...)
+	if err != nil || len(changes) != 1 || changes[0].Key != "syn-backlog" {
+		t.Errorf("Set of syn-backlog behind one of time-wait.timeout: %v, %v", changes, err)
+	}
 	sysctl("net.ipv4.tcp_fin_timeout", "7") // the key without a leg wins over that of the guest
 	rule, err := policy.ParseRule(policy.Allow, "192.0.2.1")
 	if err != nil {
@@ -130,7 +138,8 @@ func TestSetPolicy(t *testing.T) {
 	}
 	want := []string{
 		"guest.fin-timeout: 9s > 7s", "stack.syn-backlog: 1024 > 16", "stack.fin-timeout: 1m > 7s",
-		"guest.keepalive.count: 9 > 5", "guest.fin-timeout: 7s > 1m", "stack.syn-backlog: 16 > 1024", "stack.fin-timeout: 7s > 1m",
+		"guest.time-wait.timeout: 1m > 5s", "stack.time-wait.timeout: 1m > 5s", "stack.syn-backlog: 16 > 17",
+		"guest.keepalive.count: 9 > 5", "guest.fin-timeout: 7s > 1m", "guest.time-wait.timeout: 5s > 1m", "stack.fin-timeout: 7s > 1m", "stack.time-wait.timeout: 5s > 1m", "stack.syn-backlog: 17 > 1024",
 		"policy: net none > allow 192.0.2.1, net all", "limits.connections: 65536 > 9", "net.ipv4.tcp_no_metrics_save: 0 > 1",
 		"guest.keepalive.count: 5 > 9", "policy: allow 192.0.2.1, net all > net none", "limits.connections: 9 > 65536", "net.ipv4.tcp_no_metrics_save: 1 > 0",
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"tcpbox"
 	"tcpbox/policy"
@@ -168,10 +169,17 @@ func SettingsOf(d document.Document) tcpbox.Settings {
 }
 
 // DocumentOf is the document that says what s does. SettingsOf turns it into s
-// again.
+// again, but for settings that a later one of the same key and leg overrides: a
+// document has each key once.
 func DocumentOf(s tcpbox.Settings) document.Document {
 	net := s.Policy.Net
-	d := document.Document{Net: &net, TCP: s.Knobs, Limits: document.Limits(s.Limits)}
+	d := document.Document{Net: &net, Limits: document.Limits(s.Limits)}
+	for i, k := range s.Knobs {
+		again := func(later knob.Setting) bool { return later.Key == k.Key && later.Leg == k.Leg }
+		if !slices.ContainsFunc(s.Knobs[i+1:], again) {
+			d.TCP = append(d.TCP, k)
+		}
+	}
 	for _, r := range s.Policy.Rules {
 		d.Rules = append(d.Rules, document.Rule{Rule: r})
 	}

@@ -71,6 +71,19 @@ func TestSettings(t *testing.T) {
 		t.Errorf("the stack's fin-timeout is not among %+v", now.Knobs)
 	}
 
+	// A key that was given twice, as --tcp or set may: the last one holds, and
+	// what is in force can still be read.
+	twice, err := knob.ParseSetting("stack.fin-timeout=6s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Set(t.Context(), s, twice); err != nil {
+		t.Errorf("Set of a key twice: %v", err)
+	}
+	if now, err = c.Settings(t.Context()); err != nil || now.Document.String() != "version: 1\nnet: all\ntcp:\n  stack.fin-timeout: 6s\n" {
+		t.Errorf("Settings after a key was set twice = %v, %v", now.Document, err)
+	}
+
 	d, err := document.Parse("", []byte("version: 1\nnet: none\nrules: [allow 192.0.2.1:80]\nsysctl: {net.ipv4.tcp_sack: 0}\nlimits: {connections: 7}\n"))
 	if err != nil {
 		t.Fatal(err)
