@@ -4,7 +4,7 @@ import "fmt"
 
 // Limits bound what a guest can make grow. Zero is not said.
 type Limits struct {
-	Connections int // TCP connections of the guest at once
+	Connections int // TCP connections of the guest at once, but to peers
 	UDPFlows    int // flows of UDP and ping at once
 	LogRate     int // records of the log each second
 }
@@ -21,7 +21,7 @@ type LimitKey struct {
 // LimitKeys are the keys of limits. They are for reading only.
 var LimitKeys = []LimitKey{
 	{
-		"connections", 1 << 20, "65536", "TCP connections of the guest at once; a SYN beyond is dropped and counted",
+		"connections", 1 << 20, "65536", "TCP connections of the guest at once, those to peers not among them; a SYN beyond is dropped and counted",
 		func(l *Limits) *int { return &l.Connections },
 	},
 	{
