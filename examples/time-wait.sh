@@ -9,13 +9,14 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 
 # What the guest runs: one connection, closed as the first argument says, and
-# then the number of its sockets in TIME-WAIT (state 06 in /proc/net/tcp).
+# when the stack's end is over, which is after the last ACK, the number of the
+# guest's sockets in TIME-WAIT (state 06 in /proc/net/tcp).
 cat >client.sh <<'SCRIPT'
 exec 3<>/dev/tcp/server/80
 [ "$1" = waits ] && cat <&3 # until the server has closed
 exec 3>&-
-cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "06"' | wc -l >guest
 until grep -q '"to":"CLOSED","cause":"timer\|LAST-ACK","to":"CLOSED"' log; do sleep 0.1; done
+cat /proc/net/tcp /proc/net/tcp6 | awk '$4 == "06"' | wc -l >guest
 SCRIPT
 
 # row runs it and prints a line: what happened, and TIME-WAITs on both ends.
