@@ -39,13 +39,19 @@ type box struct {
 
 func begin(t *testing.T, settings ...string) *box {
 	t.Helper()
+	return beginWith(t, tcpbox.Config{}, settings...)
+}
+
+// beginWith is begin with peers, or whatever else cfg has.
+func beginWith(t *testing.T, cfg tcpbox.Config, settings ...string) *box {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("needs root, which CI=true promises")
 		}
 		t.Skip("needs root, to make sockets in the guest's namespace")
 	}
-	cfg := tcpbox.Config{Args: []string{"sleep", "1h"}, Knobs: parse(t, settings...)}
+	cfg.Args, cfg.Knobs = []string{"sleep", "1h"}, parse(t, settings...)
 	cfg.Policy.Net = policy.NetNone
 	sb, err := tcpbox.Start(t.Context(), cfg)
 	if err != nil {
