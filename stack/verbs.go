@@ -68,6 +68,7 @@ func (g *Gateway) ConnDo(id tcpstate.Conn, verb ConnVerb) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	closed := c.finSeen.Load() // the FIN that is asked for may be seen before do returns
 	var err error
 	if c.host != nil {
 		err = c.host.do(verb)
@@ -83,7 +84,7 @@ func (g *Gateway) ConnDo(id tcpstate.Conn, verb ConnVerb) error {
 		return fmt.Errorf("stack: %w", err)
 	}
 	g.log.Debug("done to a connection", "conn", id, "verb", verb)
-	if f := c.toldLocked(id, verb); f != nil && g.facts != nil {
+	if f := c.toldLocked(id, verb, closed); f != nil && g.facts != nil {
 		g.facts(f)
 	}
 	return nil
@@ -105,8 +106,8 @@ func (c *carried) do(verb ConnVerb) error {
 }
 
 // toldLocked is what the log is told of a verb beside the states that follow; nil if
-// nothing has changed.
-func (c *carried) toldLocked(id tcpstate.Conn, verb ConnVerb) *tcpstate.Facts {
+// nothing has changed. closed: an end had closed before.
+func (c *carried) toldLocked(id tcpstate.Conn, verb ConnVerb, closed bool) *tcpstate.Facts {
 	if c.host != nil || c.over {
 		return nil
 	}
@@ -117,7 +118,7 @@ func (c *carried) toldLocked(id tcpstate.Conn, verb ConnVerb) *tcpstate.Facts {
 		now := c.frozen
 		f.Frozen = &now
 	}
-	if verb == ConnClose && !c.closed && !c.finSeen.Load() {
+	if verb == ConnClose && !c.closed && !closed {
 		c.closed = true
 		f.Closed = &tcpstate.Ending{By: tcpstate.Stack, How: tcpstate.ByFIN}
 	}
