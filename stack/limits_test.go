@@ -3,11 +3,11 @@ package stack
 import (
 	"bytes"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 
-	"net/netip"
 	"tcpbox/stack/internal/netstack"
 	"tcpbox/tun/packet"
 )
