@@ -26,7 +26,7 @@ func (g *Gateway) serve(req *netstack.Request) {
 	defer g.flows.Done()
 	defer g.contain(g.fail)
 	if !g.enter() {
-		req.Drop()
+		req.DropOver()
 		return
 	}
 	defer g.leave()
@@ -123,7 +123,7 @@ func (g *Gateway) answer(req *netstack.Request, err error) {
 		req.Drop()
 	case replyBusy:
 		g.counters.busy.Add(1)
-		req.Drop()
+		req.DropOver()
 	}
 }
 

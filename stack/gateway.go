@@ -86,7 +86,8 @@ type Config struct {
 	// Gateway alone gives them.
 	Numbers *tcpstate.Numbers
 
-	// Log gets what happens to single flows, at level debug. Nil discards.
+	// Log gets what happens to single flows, at level debug, and at level warn
+	// that a limit is reached or that the guest floods. Nil discards.
 	Log *slog.Logger
 }
 
@@ -176,7 +177,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	ns, err := netstack.New(netstack.Config{
 		Device: cfg.Device, Addrs: cfg.Addrs, Guest: cfg.Guest, Sink: cfg.Sink, Numbers: cfg.Numbers,
-		OnSYN: g.serve, OnUDP: g.onUDP, OwnUDP: g.ownUDP, OnEcho: g.onEcho, OnNoPort: g.onNoPort,
+		Log: g.log, OnSYN: g.serve, OnUDP: g.onUDP, OwnUDP: g.ownUDP, OnEcho: g.onEcho, OnNoPort: g.onNoPort,
 	})
 	if err != nil {
 		g.cancel()

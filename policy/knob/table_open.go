@@ -66,6 +66,26 @@ var openKnobs = []Def{
 		},
 	},
 	{
+		Key:     "syn-flood",
+		Type:    Int,
+		MaxInt:  1 << 20,
+		Default: "100",
+		Does: "how many SYNs that are dropped in a second, because of any limit, count as a flood: its begin and, when ten seconds have had " +
+			"fewer, its end are told, and counted; 0 means never",
+		Not:      "it drops nothing itself and lets nothing in: the limits are syn-backlog, pending.max, pending.per-destination, syn-rate and that of connections",
+		Believed: "that many SYNs are a flood: those that the limits let in are connections",
+		Source:   "RFC 4987, section 2",
+		Guest:    LegDef{Text: "the kernel tells of a flood on a listener in its own log, and has no number for when"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "SYNs from the guest, looked at once a second",
+			Existing: "from the next second on",
+		},
+		Upstream: LegDef{
+			Text: "the upstream leg dials and has no listener",
+		},
+	},
+	{
 		Key:     "pending.max",
 		Type:    Int,
 		MinInt:  1,

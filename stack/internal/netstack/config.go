@@ -2,6 +2,7 @@ package netstack
 
 import (
 	"io"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 const (
 	DefaultSYNBacklog  = 1024
 	DefaultMaxPending  = 8192
+	DefaultSYNFlood    = 100              // SYNs dropped in a second
 	DefaultTimeWait    = 60 * time.Second // as Linux, TCP_TIMEWAIT_LEN
 	DefaultFINTimeout  = 60 * time.Second // as Linux, net.ipv4.tcp_fin_timeout
 	DefaultTimeWaitMax = 65536            // as Linux, net.ipv4.tcp_max_tw_buckets
@@ -88,6 +90,10 @@ type Config struct {
 	// MaxPending is the largest number of Requests not yet ended, and half of
 	// it the largest number for one destination. Zero means DefaultMaxPending.
 	MaxPending int
+
+	// Log is told when a flood of SYNs begins and when it is over, at level
+	// warn. Nil discards.
+	Log *slog.Logger
 
 	// Clock drives all timers. Nil means the system's clock.
 	Clock tcpip.Clock

@@ -6,7 +6,7 @@ import "sync/atomic"
 type counters struct {
 	malformed, foreignSource, notUnicast, badChecksum atomic.Uint64
 	dropBacklog, dropPending, dropPerDst, givenUp     atomic.Uint64
-	dropRate                                          atomic.Uint64
+	dropRate, dropOwner                               atomic.Uint64
 	timeWaitReopened, timeWaitOldSYN, orphansEnded    atomic.Uint64
 	refusedOther, icmpLimited, writeErrors            atomic.Uint64
 	peakHalfOpen                                      atomic.Int64
@@ -35,6 +35,9 @@ type Stats struct {
 	DropPerDst  uint64 `json:"drop_per_dst"` // too many dials were pending to one destination
 
 	DropRate uint64 `json:"drop_rate"` // more came in a second than syn-rate
+
+	SYNFloods uint64 `json:"syn_floods"` // times that more were dropped in a second than syn-flood
+	SYNFlood  bool   `json:"syn_flood"`  // one goes on now
 
 	GivenUp          uint64 `json:"given_up"`           // dials whose guest had stopped asking
 	TimeWaitReopened uint64 `json:"time_wait_reopened"` // newer SYNs that reopened a TIME-WAIT (RFC 6191)
@@ -65,11 +68,12 @@ func (s *Stack) Stats() Stats {
 	s.tracker.mu.RLock()
 	tracked := len(s.tracker.live)
 	s.tracker.mu.RUnlock()
+	floods, flood := s.synFlood.count()
 	return Stats{
 		Malformed: c.malformed.Load(), ForeignSource: c.foreignSource.Load(),
 		NotUnicast: c.notUnicast.Load(), BadChecksum: c.badChecksum.Load(),
 		DropBacklog: c.dropBacklog.Load(), DropPending: c.dropPending.Load(),
-		DropPerDst: c.dropPerDst.Load(), DropRate: c.dropRate.Load(), GivenUp: c.givenUp.Load(),
+		DropPerDst: c.dropPerDst.Load(), DropRate: c.dropRate.Load(), SYNFloods: floods, SYNFlood: flood, GivenUp: c.givenUp.Load(),
 		TimeWaitReopened: c.timeWaitReopened.Load(), TimeWaitOldSYN: c.timeWaitOldSYN.Load(),
 		OrphansEnded: c.orphansEnded.Load(), RefusedOther: c.refusedOther.Load(),
 		ICMPLimited: c.icmpLimited.Load(), WriteErrors: c.writeErrors.Load(),

@@ -94,6 +94,7 @@ func (s *Stack) setDefaults() error {
 	s.rto.least, s.rto.most = tcp.MinRTO, tcp.MaxRTO
 	s.live.idle, s.live.interval, s.live.count = DefaultKeepAliveIdle, DefaultKeepAliveInterval, DefaultKeepAliveCount
 	s.SetOrphanTimeout(DefaultOrphanTimeout)
+	s.SetSYNFlood(DefaultSYNFlood)
 	s.SetSYNRetries(mostRetries)
 	s.SetSYNACKRetries(DefaultSYNACKRetries)
 	if err := s.SetSendBuffer(bufferSizeBytes, maxBufferSizeBytes); err != nil {

@@ -87,6 +87,15 @@ func (r *Request) Reset() { r.end(true) }
 // gives up.
 func (r *Request) Drop() { r.end(false) }
 
+// DropOver is Drop because of a limit of its owner's, so that it counts as part
+// of a flood of SYNs.
+func (r *Request) DropOver() {
+	if !r.ended.Load() {
+		r.stack.counters.dropOwner.Add(1)
+	}
+	r.Drop()
+}
+
 // Unreachable refuses the connection with the ICMP error of that kind, which
 // ends the guest's connect at once.
 func (r *Request) Unreachable(kind packet.Kind) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -36,6 +37,8 @@ type Stack struct {
 	forwarder atomic.Pointer[tcp.Forwarder]
 	live      live
 	orphans   orphans
+	synFlood  synFlood
+	log       *slog.Logger
 	rto       rto
 	timeWait  *timeWaitOptions
 	ender     *ender
@@ -71,11 +74,15 @@ func New(cfg Config) (*Stack, error) {
 		clock: cfg.Clock, random: cfg.Random, icmpLimit: newICMPLimiter(),
 		addrs: cfg.Addrs, guest: cfg.Guest, onSYN: cfg.OnSYN, onOther: cfg.OnOther,
 		onUDP: cfg.OnUDP, ownUDP: cfg.OwnUDP, onEcho: cfg.OnEcho, onNoPort: cfg.OnNoPort,
-		timeWait: &timeWaitOptions{},
+		timeWait: &timeWaitOptions{}, log: cfg.Log,
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.clock == nil {
 		s.clock = tcpip.NewStdClock()
 	}
+	s.synFlood.looked = s.clock.NowMonotonic()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.tracker = newTracker(s.clock, cfg.Sink, s.timeWait, cfg.Numbers)
 	s.tracker.unpark = s.redeliver
@@ -237,6 +244,7 @@ func (s *Stack) sweepOnce() {
 		}
 	}
 	s.admission.giveUpSilent()
+	s.synFlood.look(s.clock, s.counters.droppedSYNs, s.log)
 }
 
 // Listening logs that a host inside the stack listens on local, and returns

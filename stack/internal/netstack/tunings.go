@@ -146,6 +146,15 @@ var tunings = map[string]tuning{
 		},
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetSYNRate(s.Int) }),
 	},
+	"syn-flood": {
+		text: func(s knob.Setting) string {
+			if s.Int == 0 {
+				return "no flood of SYNs is told of"
+			}
+			return fmt.Sprintf("a flood of SYNs is told of when %d are dropped in a second", s.Int)
+		},
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetSYNFlood(s.Int) }),
+	},
 	"pending.max": {
 		text:  func(s knob.Setting) string { return fmt.Sprintf("at most %d dials are in progress", s.Int) },
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetMaxPending(s.Int) }),

@@ -2,6 +2,8 @@ package netstack
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +41,41 @@ func (k *knobGuest) pending(n int) {
 	for range n {
 		k.next().syn()
 		k.request()
+	}
+}
+
+// dropSYNs asks for connections that meet a limit.
+func (k *knobGuest) dropSYNs(n int) int {
+	k.t.Helper()
+	before := k.gateway.counters.droppedSYNs()
+	for range n {
+		k.next().syn()
+	}
+	k.ping(k.t)
+	if got := k.gateway.counters.droppedSYNs() - before; got != uint64(n) {
+		k.t.Errorf("%d SYNs were dropped, want %d", got, n)
+	}
+	return n
+}
+
+// floods checks what is told of floods when a second has passed in which so many
+// SYNs were dropped.
+func (k *knobGuest) floods(n uint64, on bool, dropped int) {
+	k.t.Helper()
+	k.clock.Advance(time.Second)
+	k.gateway.sweepOnce()
+	if st := k.gateway.Stats(); st.SYNFloods != n || st.SYNFlood != on {
+		k.t.Errorf("with %d dropped: SYNFloods = %d, SYNFlood = %v; want %d and %v", dropped, st.SYNFloods, st.SYNFlood, n, on)
+	}
+}
+
+// warned checks that the log has a warning once, with these attributes.
+func (k *knobGuest) warned(what, attrs string) {
+	k.t.Helper()
+	line := fmt.Sprintf("level=WARN msg=%q %s\n", what, attrs)
+	eventually(k.t, "the log said "+line, func() bool { return strings.Contains(k.said.String(), line) })
+	if n := strings.Count(k.said.String(), what); n != 1 {
+		k.t.Errorf("%q was said %d times:\n%s", what, n, k.said)
 	}
 }
 
@@ -98,6 +135,60 @@ var openRows = map[string][]knobRow{
 			for range 10 {
 				k.halfOpen()
 			}
+		}},
+	},
+	"syn-flood": {
+		{"it begins, goes on, is over and comes again", func(t *testing.T, k *knobGuest) {
+			k.set("syn-backlog=1", "syn-flood=5")
+			k.halfOpen()
+			k.floods(0, false, k.dropSYNs(4))
+			k.floods(1, true, k.dropSYNs(5))
+			k.floods(1, true, k.dropSYNs(6))
+			for range 9 {
+				k.floods(1, true, k.dropSYNs(4))
+			}
+			k.floods(1, false, k.dropSYNs(4))
+			k.warned("a flood of SYNs began", "dropped_per_second=5 syn_flood=5")
+			k.warned("a flood of SYNs is over", "lasted=2s dropped=51")
+			k.floods(2, true, k.dropSYNs(5))
+		}},
+		{"whatever the limit is, and answered with an RST too", func(t *testing.T, k *knobGuest) {
+			k.set("pending.max=2", "pending.per-destination=2", "syn-overflow=reset", "syn-flood=3")
+			k.pending(2)
+			k.floods(1, true, k.dropSYNs(3))
+		}},
+		{"a limit of the owner's", func(t *testing.T, k *knobGuest) {
+			k.set("syn-flood=3")
+			for range 3 {
+				k.next().syn()
+				r := k.request()
+				r.DropOver()
+				r.DropOver()
+			}
+			k.floods(1, true, 0)
+		}},
+		{"SYNs that are let in are none", func(t *testing.T, k *knobGuest) {
+			k.set("syn-flood=3")
+			k.pending(10)
+			k.floods(0, false, 0)
+		}},
+		{"live: never, and at once", func(t *testing.T, k *knobGuest) {
+			k.set("syn-backlog=1", "syn-flood=0")
+			k.halfOpen()
+			k.floods(0, false, k.dropSYNs(200))
+			k.set("syn-flood=1")
+			k.floods(1, true, k.dropSYNs(1))
+			k.set("syn-flood=0")
+			for range 9 {
+				k.floods(1, true, k.dropSYNs(200))
+			}
+			k.floods(1, false, k.dropSYNs(200))
+		}},
+		{"default", func(t *testing.T, k *knobGuest) {
+			k.set("syn-backlog=1")
+			k.halfOpen()
+			k.floods(0, false, k.dropSYNs(99))
+			k.floods(1, true, k.dropSYNs(100))
 		}},
 	},
 	"pending.max": {

@@ -1,9 +1,12 @@
 package netstack
 
 import (
+	"bytes"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -21,12 +24,33 @@ type knobGuest struct {
 	*rawGuest
 	clock *faketime.ManualClock
 	port  uint16 // of the newest connection
+	said  *said
+}
+
+// said is what a log has been told.
+type said struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 func newKnobGuest(t testing.TB, opts ...func(*Config)) *knobGuest {
 	t.Helper()
-	clock := newStandingClock()
-	return &knobGuest{rawGuest: newRawGuest(t, append(opts, onClock(clock))...), clock: clock, port: 2000}
+	clock, said := newStandingClock(), new(said)
+	log := slog.New(slog.NewTextHandler(said, nil))
+	opts = append(opts, onClock(clock), func(cfg *Config) { cfg.Log = log })
+	return &knobGuest{rawGuest: newRawGuest(t, opts...), clock: clock, port: 2000, said: said}
 }
 
 // set sets knobs, each as "KEY=VALUE".
