@@ -37,18 +37,21 @@ func Schema() []byte {
 			{"preset", object{{"enum", PresetNames()}}},
 			{"net", object{{"enum", []string{"none", "public", "all"}}, {"description", "what decides when no rule matches"}}},
 			{"rules", object{
-				{"type", "array"}, {"description", "the first that matches decides"},
+				{"type", "array"},
+				{"description", "the first that matches decides"},
 				{"items", object{{"type", "string"}, {"pattern", "^(allow|deny) +[^ ].*$"}}},
 			}},
 			{"tcp", object{{"type", "object"}, {"additionalProperties", false}, {"properties", knobs}}},
 			{"sysctl", object{
-				{"type", "object"}, {"description", "parameters of the guest's network namespace, as they are"},
+				{"type", "object"},
+				{"description", "parameters of the guest's network namespace, as they are"},
 				{"propertyNames", object{{"pattern", `^net\.`}}},
 				{"additionalProperties", object{{"type", []string{"string", "integer"}}}},
 			}},
 			{"limits", object{{"type", "object"}, {"additionalProperties", false}, {"properties", limits}}},
 			{"dns", object{
-				{"type", "object"}, {"additionalProperties", false},
+				{"type", "object"},
+				{"additionalProperties", false},
 				{"properties", object{
 					{"servers", object{{"anyOf", []any{object{{"enum", []string{"host", "none"}}}, object{{"type", "array"}, {"minItems", 1}, {"items", text("ADDRESS or ADDRESS:PORT")}}}}}},
 					{"hosts", object{{"type", "object"}, {"additionalProperties", addresses}}},
