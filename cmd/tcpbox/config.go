@@ -72,7 +72,9 @@ func checkPolicies(paths []string, streams Streams) error {
 			errs = append(errs, err)
 			continue
 		}
-		fmt.Fprintf(streams.Out, "%s: right\n", path)
+		if _, err := fmt.Fprintf(streams.Out, "%s: right\n", printable(path)); err != nil {
+			return err
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -144,7 +146,21 @@ func printPolicy(f *runFlags, asJSON bool, w io.Writer) error {
 		row(title, l.String(), source)
 		title = ""
 	}
-	row("dns", dnsInWords(d.DNS), "")
+	source := "default"
+	switch {
+	case f.over.DNS.Mode != document.DNSUnsaid:
+		source = "--dns"
+	case d.DNS.Mode != document.DNSUnsaid:
+		source = f.policyFile
+	}
+	row("dns", dnsInWords(d.DNS), source)
+	for i, h := range d.DNS.Hosts {
+		source := "--add-host" // those of flags stand in front
+		if i >= len(f.over.DNS.Hosts) {
+			source = f.policyFile
+		}
+		row("", h.Name+" "+h.Addr.String(), source)
+	}
 	if err := t.Flush(); err != nil {
 		return err
 	}

@@ -2,11 +2,16 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"tcpbox/stack/statelog"
+	"tcpbox/stack/tcpstate"
 )
 
 func TestTheLogIsRotated(t *testing.T) {
@@ -53,6 +58,32 @@ func TestTheLogIsRotated(t *testing.T) {
 	}
 	if _, err := os.Stat(path + ".3"); err == nil {
 		t.Error("there is one file too many")
+	}
+}
+
+// TestOlderFilesThatCannotBeRead: who reads a rotated recording is told that a part
+// of it is there and cannot be read.
+func TestOlderFilesThatCannotBeRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "states.jsonl")
+	r := statelog.Record{Time: time.Unix(1000, 0), Sandbox: "web", Conn: 7, Leg: tcpstate.Stack, From: tcpstate.SynReceived, To: tcpstate.Established, Cause: tcpstate.Cause{Kind: tcpstate.BySegment, Which: "ACK"}, Source: tcpstate.FromStack}
+	if err := errors.Join(os.WriteFile(path, statelog.AppendJSON(nil, r), 0o600), os.Symlink(path+".1", path+".1")); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var errs bytes.Buffer
+	if older := openOlder(path, f, &errs); len(older) != 0 || !strings.Contains(errs.String(), path+".1, which was written before, cannot be read") {
+		t.Errorf("opened %v and told %q", older, &errs)
+	}
+	errs.Reset()
+	if err := os.Remove(path + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	if older := openOlder(path, f, &errs); len(older) != 0 || errs.Len() != 0 {
+		t.Errorf("where there is none, opened %v and told %q", older, &errs)
 	}
 }
 

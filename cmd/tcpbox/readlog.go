@@ -51,7 +51,7 @@ func openRecording(name string, streams Streams) (*recording, error) {
 	if err != nil {
 		return nil, cannotRead(name, err)
 	}
-	return &recording{name: name, file: f, opened: true, older: openOlder(name, f), errs: streams.Err}, nil
+	return &recording{name: name, file: f, opened: true, older: openOlder(name, f, streams.Err), errs: streams.Err}, nil
 }
 
 // cannotRead says why a recording cannot be read.

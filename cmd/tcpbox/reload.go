@@ -7,12 +7,13 @@ import (
 
 	"tcpbox"
 	"tcpbox/cmd/internal/control"
+	"tcpbox/policy/document"
 )
 
 // reload reads the policy document again and puts it in force, under the flags as
 // they were given. A document with faults leaves the old policy in force.
 func (f *runFlags) reload(box *tcpbox.Sandbox, say *speaker) {
-	d, err := readPolicy(f.policyFile)
+	d, err := f.readAgain()
 	if err == nil && (d.DNS.Mode != f.fromFile.DNS.Mode || fmt.Sprint(d.DNS) != fmt.Sprint(f.fromFile.DNS)) {
 		err = errors.New("dns cannot be changed while it serves; attach again for that")
 	}
@@ -33,6 +34,15 @@ func (f *runFlags) reload(box *tcpbox.Sandbox, say *speaker) {
 		}
 		say.lost("the old policy stays in force: " + oneLine(shorten(text)))
 	}
+}
+
+// readAgain is readPolicy for a document that was read once. A pipe has nothing more
+// to say, and a FIFO would hold up every later reload until somebody writes to it.
+func (f *runFlags) readAgain() (document.Document, error) {
+	if st, err := os.Stat(f.policyFile); err == nil && !st.Mode().IsRegular() && !st.IsDir() {
+		return document.Document{}, usagef("put the document there and send HUP again", "policy %q: only a regular file is read again", f.policyFile)
+	}
+	return readPolicy(f.policyFile)
 }
 
 // reloads is told when the document is to be read again; nil if there is none.

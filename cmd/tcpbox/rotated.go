@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -24,8 +25,8 @@ type older struct {
 // openOlder opens what was written before the newest file of a rotated recording,
 // the oldest first: FILE.1, FILE.2 and so on, as long as they are of the same
 // sandbox. What is left of an earlier run is not, nor is anything if FILE has the
-// beginning of its own.
-func openOlder(name string, newest *os.File) []older {
+// beginning of its own. One that is there and cannot be read is told on errs.
+func openOlder(name string, newest *os.File, errs io.Writer) []older {
 	sandbox, beginning := firstLine(newest)
 	var found []older
 	seen := []*os.File{newest}
@@ -33,6 +34,9 @@ func openOlder(name string, newest *os.File) []older {
 		one := older{name: name + "." + strconv.Itoa(i)}
 		var err error
 		if one.file, err = os.Open(one.name); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				fmt.Fprintf(errs, "tcpbox: warning: %s, which was written before, cannot be read: %v\n", printable(one.name), underlying(err))
+			}
 			break
 		}
 		if isOneOf(one.file, seen) { // it was rotated meanwhile

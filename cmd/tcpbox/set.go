@@ -45,11 +45,19 @@ func setCommand(streams Streams) *cli.Command {
 			if asJSON {
 				return printJSON(streams.Out, answer)
 			}
+			if policyFile != "" { // its rules and limits are no knobs
+				if _, err := fmt.Fprintf(streams.Out, "the policy of %s is in force\n", printable(policyFile)); err != nil {
+					return err
+				}
+			}
 			if len(answer.Changes) == 0 {
-				fmt.Fprintln(streams.Out, "no knob has changed")
+				_, err = fmt.Fprintln(streams.Out, "no knob has changed")
+				return err
 			}
 			for _, change := range answer.Changes {
-				fmt.Fprintln(streams.Out, change)
+				if _, err := fmt.Fprintln(streams.Out, change); err != nil {
+					return err
+				}
 			}
 			return nil
 		},

@@ -2,6 +2,7 @@ package reach
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -392,6 +393,15 @@ func TestReload(t *testing.T) {
 		}
 		if got := in.ask(look); got != "7 5" {
 			t.Errorf("after a document with faults %q, want 7 5", got)
+		}
+
+		// A FIFO that nobody writes to holds up no later reload.
+		if err := errors.Join(os.Remove(file), unix.Mkfifo(file, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		hup("only a regular file is read again")
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
 		}
 
 		write("version: 1\nnet: all\ntcp: {guest.fin-timeout: 8s, guest.keepalive.count: 3}\n")

@@ -82,7 +82,13 @@ func (l Line) table(rows []legs.Row, now time.Time, narrow int) *grid {
 			return cell{l.state(s.State), stateColor(s.State)}
 		})
 	}
-	t.add("AGE", true, text(func(r *legs.Row) string { return Age(now.Sub(r.Since()), l.ASCII) }))
+	t.add("AGE", true, text(func(r *legs.Row) string {
+		since := r.Since()
+		if since.IsZero() { // only facts are known of it
+			return ""
+		}
+		return Age(now.Sub(since), l.ASCII)
+	}))
 	if narrow < noEnding {
 		t.add("CLOSED", false, text(func(r *legs.Row) string { return Ending(r.Closed) }))
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,16 @@ func TestFrozenRows(t *testing.T) {
 		if strings.Contains(text, "FROZEN") != row.want || strings.Contains(text, "frozen") != row.want {
 			t.Errorf("frozen %v, %v: %q", row.want, row.state, text)
 		}
+	}
+}
+
+func TestARowOfFactsAlone(t *testing.T) {
+	var table legs.Table
+	f := tcpstate.Facts{Conn: 5, Guest: netip.MustParseAddrPort("198.18.0.2:40001"), Peer: netip.MustParseAddrPort("203.0.113.9:443"), Rule: "net public"}
+	table.Add(&statelog.Record{Time: time.Unix(1000, 0), Conn: 5, Facts: &f})
+	got := string(Line{}.Rows(nil, table.Rows(statelog.Filter{}, true), time.Unix(1001, 0)))
+	if fields := strings.Fields(got[strings.IndexByte(got, '\n'):]); !slices.Equal(fields, []string{"#5", "-", "-", "-", "198.18.0.2:40001", "→", "203.0.113.9:443", "net", "public"}) {
+		t.Errorf("a connection of which no state is known has the row %q", fields)
 	}
 }
 
