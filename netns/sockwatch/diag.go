@@ -307,6 +307,7 @@ func (w *Watcher) discovers(k key, s *sockdiag.Socket, at time.Time) *endpoint {
 
 // shows: the kernel has shown the endpoint. The lock is held.
 func (w *Watcher) shows(e *endpoint, s *sockdiag.Socket, began, ended time.Time) {
+	w.proves(e)
 	e.absent = time.Time{}
 	if s.Inode != 0 {
 		e.inode = s.Inode

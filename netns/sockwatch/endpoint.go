@@ -17,14 +17,15 @@ type key struct{ local, remote netip.AddrPort }
 // endpoint is one socket, or what the kernel keeps of it before and after.
 type endpoint struct {
 	key
-	conn   tcpstate.Conn
-	state  tcpstate.State
-	since  time.Time // when state began; zero if that was before the watching
-	cause  tcpstate.Cause
-	active bool   // it asked for the connection
-	unseen bool   // the trace or a dump told of it, and its SYN has not been seen
-	iss    uint32 // of its SYN, which has been seen
-	shown  bool   // a dump has shown state
+	conn    tcpstate.Conn
+	state   tcpstate.State
+	since   time.Time // when state began; zero if that was before the watching
+	cause   tcpstate.Cause
+	active  bool   // it asked for the connection
+	trusted bool   // a SYN has told of it, and nothing else
+	unseen  bool   // the trace or a dump told of it, and its SYN has not been seen
+	iss     uint32 // of its SYN, which has been seen
+	shown   bool   // a dump has shown state
 
 	// What is known of the kernel's object.
 	sock   uint64 // the trace's name of the full socket; 0: it tells of none
@@ -66,6 +67,9 @@ func (w *Watcher) move(e *endpoint, to tcpstate.State, at time.Time, cause tcpst
 	}
 	if to == tcpstate.Closed && (from == tcpstate.SynSent || e.unseen) {
 		w.expectSYN(e)
+	}
+	if from != tcpstate.Closed {
+		w.proves(e)
 	}
 	w.waiting -= waits(e)
 	e.state, e.since, e.changed, e.cause = to, tr.Time, w.cfg.now(), cause
@@ -118,6 +122,20 @@ func (w *Watcher) begin(e *endpoint) bool {
 	return true
 }
 
+// trusts counts an endpoint that only a SYN has told of. The lock is held.
+func (w *Watcher) trusts(e *endpoint) {
+	e.trusted = true
+	w.unproved++
+}
+
+// proves: something else has told of the endpoint, or of its end. The lock is held.
+func (w *Watcher) proves(e *endpoint) {
+	if e.trusted {
+		e.trusted = false
+		w.unproved--
+	}
+}
+
 // forget drops an endpoint that has ended. The lock is held.
 func (w *Watcher) forget(e *endpoint) {
 	if w.open[e.key] == e { // not a listener: those are not in open
@@ -137,6 +155,7 @@ func (w *Watcher) forget(e *endpoint) {
 
 // named says which kernel socket an endpoint is. The lock is held.
 func (w *Watcher) named(e *endpoint, sock uint64) {
+	w.proves(e)
 	e.sock = sock
 	w.sockets[sock] = e
 }

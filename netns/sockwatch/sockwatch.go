@@ -71,6 +71,12 @@ type Config struct {
 // about 500 bytes.
 const DefaultMaxEndpoints = 1 << 17
 
+// maxUnproved is how many of them may be in SYN-SENT of which nothing but a SYN has
+// told. One that can write to the device makes as many as it likes, from a socket
+// that does not exist; dumps find out, though not soon. A true one beyond that is
+// found by its next step, if there is a trace, or by a dump.
+const maxUnproved = 1 << 13
+
 // Watcher watches one namespace. Its methods may be called concurrently.
 type Watcher struct {
 	cfg   Config
@@ -91,6 +97,7 @@ type Watcher struct {
 	asking     map[uint64]*asking   // of those that connect, and whose port is not known yet
 	overdue    map[key]overdue      // of those that are over, and whose SYN may still come
 	listening  map[*endpoint]struct{}
+	unproved   int // how many are in SYN-SENT only because a SYN has said so
 	waiting    int // how many are in TIME-WAIT, or in FIN-WAIT-2 without a socket
 	maxWait    int // how many the kernel lets be; 0: not known
 	restless   restless
@@ -112,7 +119,7 @@ type Watcher struct {
 type Stats struct {
 	Looks     uint64        // at the kernel's sockets
 	LookTime  time.Duration // of the processor, that they took
-	Untracked uint64        // endpoints beyond MaxEndpoints
+	Untracked uint64        // endpoints beyond MaxEndpoints, or SYNs beyond what is taken on trust
 	TraceLost uint64        // events of the trace that there was no room for
 	Ended     uint64        // TIME-WAITs that SetTimeWait has shortened
 	Corrected uint64        // states that a dump has shown to be others

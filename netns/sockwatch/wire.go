@@ -70,8 +70,18 @@ func (w *Watcher) opens(old *endpoint, k key, s Step) {
 		w.cfg.Numbers.Bind(old.conn, tcpstate.Guest, k.local, k.remote, s.ISS)
 		return
 	}
+	var asker uint64
+	var asks *asking
+	if s.To == tcpstate.SynSent && w.trace != nil {
+		asker, asks = w.onlyAsking(k)
+	}
 	e := &endpoint{key: k, state: tcpstate.Closed, active: s.To == tcpstate.SynSent, iss: s.ISS}
-	begun := w.begin(e)
+	begun := false
+	if e.active && asks == nil && w.unproved >= maxUnproved {
+		w.stats.Untracked++
+	} else {
+		begun = w.begin(e)
+	}
 	if old != nil && !old.kernelTells() {
 		w.move(old, tcpstate.Closed, s.Time, replaced(old, s), tcpstate.FromWire)
 	}
@@ -80,20 +90,17 @@ func (w *Watcher) opens(old *endpoint, k key, s Step) {
 		return
 	}
 	e.conn = w.cfg.Numbers.Begin(tcpstate.Guest, k.local, k.remote, s.ISS)
-	at, source := s.Time, tcpstate.FromWire
-	if e.active && w.trace != nil {
-		if sock, a := w.onlyAsking(k); a != nil {
-			// Nobody else asks for that: it is this one's SYN.
-			delete(w.asking, sock)
-			w.named(e, sock)
-			at, source = a.at, tcpstate.FromKernel
-			w.move(e, s.To, at, s.Cause, source)
-			w.ownedBy(e, a.process)
-			return
-		}
+	if asks != nil {
+		// Nobody else asks for that: it is this one's SYN.
+		delete(w.asking, asker)
+		w.named(e, asker)
+		w.move(e, s.To, asks.at, s.Cause, tcpstate.FromKernel)
+		w.ownedBy(e, asks.process)
+		return
 	}
-	w.move(e, s.To, at, s.Cause, source)
+	w.move(e, s.To, s.Time, s.Cause, tcpstate.FromWire)
 	if e.active {
+		w.trusts(e)
 		w.wantOwner(e)
 	}
 }
