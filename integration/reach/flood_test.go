@@ -146,7 +146,7 @@ func TestFlood(t *testing.T) {
 	)
 	n := testnet.New(t)
 	noBoxesAfter(t)
-	f := serveFlooded(t, n, "--tcp", fmt.Sprint("stack.syn-backlog=", backlog))
+	f := serveFlooded(t, n, "--tcp", fmt.Sprint("stack.syn-backlog=", backlog), "--tcp", "stack.synack-retries=6")
 	other := serveFlooded(t, n)
 	old := f.dialEcho(t)
 
