@@ -72,12 +72,32 @@ var closeKnobs = []Def{
 			Existing: "from the next retransmission on",
 		},
 		Stack: LegDef{
-			Text: "the stack counts data-retries for them too",
+			Carries: true,
+			Text: "the stack's own endpoints; it counts while nothing at all comes from the guest, so that a closed window is left to orphan.timeout, " +
+				"and looks once a second: what falls due until then is sent still, and then an RST",
+			Existing: "those that are closed already follow too",
 		},
 		Upstream: LegDef{
 			Text: "net.ipv4.tcp_orphan_retries of the host is for the whole host",
 		},
 		sysctls: number("net.ipv4.tcp_orphan_retries"),
+	},
+	{
+		Key:      "orphan.max",
+		Type:     Int,
+		MaxInt:   1 << 20,
+		Default:  "16384",
+		Does:     "how many connections there may be whose owner has closed them and that are not in TIME-WAIT yet; the excess is reset, and counted",
+		Not:      "it does not count TIME-WAITs, which is time-wait.max, nor a connection whose owner still holds it",
+		Believed: "that closing a socket frees it: it holds what was not acknowledged until it is, or nobody waits for that any longer",
+		Source:   "Linux, networking/ip-sysctl, tcp_max_orphans",
+		Guest:    LegDef{Text: "net.ipv4.tcp_max_orphans of the host is for the whole host"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the stack's own endpoints, exactly: the one that is closed last is reset; bytes that were not acknowledged are lost",
+			Existing: "those that are closed already follow too, the newest first",
+		},
+		Upstream: LegDef{Text: "net.ipv4.tcp_max_orphans of the host is for the whole host"},
 	},
 	{
 		Key:         "orphan.timeout",

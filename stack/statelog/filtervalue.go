@@ -16,7 +16,7 @@ var causeWords = []string{
 	"SYN", "SYN-ACK", "ACK", "FIN", "FIN-ACK", "RST", "ICMP", "unacceptable",
 	"connect", "listen", "shutdown", "close", "abort",
 	"time-wait", "fin-wait-2", "retransmission",
-	"time-wait.reuse", "time-wait.max", "reopened", "orphan", "half-close-timeout", "stopped",
+	"time-wait.reuse", "time-wait.max", "reopened", "orphan", "orphan.retries", "orphan.max", "half-close-timeout", "stopped",
 	"conn rst", "conn close",
 }
 

@@ -108,6 +108,8 @@ var errorsOf = map[string][]string{
 	"policy stopped":            {"Aborted", "ConnectionAborted"},
 	"policy orphan":             {"Aborted"},
 	"policy time-wait reopened": {"Aborted"},
+	"policy orphan.retries":     {"Aborted"},
+	"policy orphan.max":         {"Aborted"},
 	"policy half-close-timeout": {"Aborted"},
 	"one SYN-ACK too many":      {"Aborted", "Timeout"}, // synack-retries
 	"RST in TIME-WAIT":          {"Aborted"},            // gVisor would ignore it

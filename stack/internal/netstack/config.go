@@ -25,6 +25,8 @@ const (
 	DefaultLastPort    = 60999
 	// As Linux, net.ipv4.tcp_synack_retries and tcp_keepalive_time, _intvl and _probes.
 	DefaultOrphanTimeout     = 10 * time.Minute
+	DefaultOrphanRetries     = 8 // as Linux, net.ipv4.tcp_orphan_retries
+	DefaultOrphanMax         = 16384
 	DefaultSYNACKRetries     = 5
 	DefaultKeepAliveIdle     = 2 * time.Hour
 	DefaultKeepAliveInterval = 75 * time.Second

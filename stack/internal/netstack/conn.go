@@ -230,6 +230,7 @@ func (c *Conn) release() {
 	r.call.Store(uint32(callClose))
 	r.inCall.Store(uint32(callClose))
 	r.releasedAt.Store(c.stack.clock.Now().UnixNano())
+	r.answered.Store(timeouts(c.ep))
 	r.released.Store(true)
 	if c.stack.orphans.reset.Load() {
 		c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: true})
@@ -237,6 +238,7 @@ func (c *Conn) release() {
 	c.ep.Close()
 	c.stack.tracker.observe(r, viaCall)
 	r.inCall.Store(uint32(callNone))
+	c.stack.orphan(r)
 	if why := ending(r.atRelease.Load()); why != endNone {
 		c.stack.carryOut(r, why)
 	}

@@ -43,7 +43,8 @@ type Stats struct {
 	TimeWaitReopened uint64 `json:"time_wait_reopened"` // newer SYNs that reopened a TIME-WAIT (RFC 6191)
 	TimeWaitOldSYN   uint64 `json:"time_wait_old_syn"`  // older SYNs answered with an ACK
 	TimeWaitOverflow uint64 `json:"time_wait_overflow"` // TIME-WAITs that were ended because there were too many
-	OrphansEnded     uint64 `json:"orphans_ended"`      // endpoints that would never have ended
+	OrphansEnded     uint64 `json:"orphans_ended"`      // endpoints that would have stayed for too long
+	OrphanOverflow   uint64 `json:"orphan_overflow"`    // those that were reset because there were too many
 
 	RefusedOther uint64 `json:"refused_other"` // UDP and echo requests answered with an ICMP error
 	ICMPLimited  uint64 `json:"icmp_limited"`  // ICMP errors not sent because of their rate
@@ -55,6 +56,7 @@ type Stats struct {
 	HalfOpen     int `json:"half_open"`      // handshakes in SYN-RECEIVED now
 	PeakHalfOpen int `json:"peak_half_open"` // the most there have been
 	TimeWait     int `json:"time_wait"`      // endpoints in TIME-WAIT now
+	Orphans      int `json:"orphans"`        // endpoints that their owner has closed, before TIME-WAIT
 	Tracked      int `json:"tracked"`        // endpoints that are not CLOSED now
 
 	// Defects of the tracker: both are zero, always.
@@ -75,8 +77,9 @@ func (s *Stack) Stats() Stats {
 		DropBacklog: c.dropBacklog.Load(), DropPending: c.dropPending.Load(),
 		DropPerDst: c.dropPerDst.Load(), DropRate: c.dropRate.Load(), SYNFloods: floods, SYNFlood: flood, GivenUp: c.givenUp.Load(),
 		TimeWaitReopened: c.timeWaitReopened.Load(), TimeWaitOldSYN: c.timeWaitOldSYN.Load(),
-		OrphansEnded: c.orphansEnded.Load(), RefusedOther: c.refusedOther.Load(),
-		ICMPLimited: c.icmpLimited.Load(), WriteErrors: c.writeErrors.Load(),
+		OrphansEnded: c.orphansEnded.Load(), OrphanOverflow: s.orphans.overflow.Load(), Orphans: int(s.orphans.now.Load()),
+		RefusedOther: c.refusedOther.Load(),
+		ICMPLimited:  c.icmpLimited.Load(), WriteErrors: c.writeErrors.Load(),
 		Retransmits: s.ns.Stats().TCP.Retransmits.Value(),
 		Pending:     int(s.admission.pendings.Load()), HalfOpen: int(s.admission.halfOpen.Load()),
 		PeakHalfOpen: int(c.peakHalfOpen.Load()), Tracked: tracked,

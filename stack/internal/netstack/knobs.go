@@ -94,6 +94,8 @@ func (s *Stack) setDefaults() error {
 	s.rto.least, s.rto.most = tcp.MinRTO, tcp.MaxRTO
 	s.live.idle, s.live.interval, s.live.count = DefaultKeepAliveIdle, DefaultKeepAliveInterval, DefaultKeepAliveCount
 	s.SetOrphanTimeout(DefaultOrphanTimeout)
+	s.SetOrphanRetries(DefaultOrphanRetries)
+	s.SetOrphanMax(DefaultOrphanMax)
 	s.SetSYNFlood(DefaultSYNFlood)
 	s.SetSYNRetries(mostRetries)
 	s.SetSYNACKRetries(DefaultSYNACKRetries)

@@ -40,8 +40,13 @@ type record struct {
 	atRelease atomic.Uint32
 	// releasedAt is when that was, on the stack's clock, in Unix nanoseconds.
 	releasedAt atomic.Int64
-	rstOut     atomic.Uint32 // in which state an RST to the guest was seen
-	icmpIn     atomic.Bool   // an ICMP error from the guest was seen
+	// orphaned is its number among the orphans; zero: it is none.
+	orphaned atomic.Uint64
+	// answered is how many timeouts there had been when the guest was last heard
+	// of since its owner has closed it.
+	answered atomic.Uint64
+	rstOut   atomic.Uint32 // in which state an RST to the guest was seen
+	icmpIn   atomic.Bool   // an ICMP error from the guest was seen
 	// portClosed: one of them said that nobody listens, which gVisor takes as it
 	// takes an RST.
 	portClosed atomic.Bool
@@ -121,16 +126,18 @@ var callNames = [...]string{"", "shutdown", "close", "abort"}
 type ending uint32
 
 const (
-	endNone        ending = iota
-	endReopen             // a newer SYN reopens the 4-tuple (RFC 6191)
-	endOrphan             // an orphan that netstack would keep for ever
-	endStopped            // the stack is being closed
-	endHalfClose          // half-closed and idle for too long
-	endTimeWaitMax        // too many in TIME-WAIT
-	endReuse              // an active open takes the port of a TIME-WAIT
-	endTimeWaitRST        // an RST in TIME-WAIT (RFC 1337)
-	endRetries            // a SYN or SYN-ACK was sent in vain too often
-	endConnReset          // somebody asked for it
+	endNone          ending = iota
+	endReopen               // a newer SYN reopens the 4-tuple (RFC 6191)
+	endOrphan               // an orphan that netstack would keep for ever
+	endStopped              // the stack is being closed
+	endHalfClose            // half-closed and idle for too long
+	endTimeWaitMax          // too many in TIME-WAIT
+	endReuse                // an active open takes the port of a TIME-WAIT
+	endTimeWaitRST          // an RST in TIME-WAIT (RFC 1337)
+	endRetries              // a SYN or SYN-ACK was sent in vain too often
+	endConnReset            // somebody asked for it
+	endOrphanRetries        // an orphan sent in vain too often
+	endOrphanMax            // too many orphans
 )
 
 // askedToClose is why a FIN is sent that somebody asked for.
@@ -138,7 +145,7 @@ var askedToClose = tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "conn close"}
 
 var endingNames = [...]string{
 	"", "time-wait reopened", "orphan", "stopped", "half-close-timeout", "time-wait.max", "time-wait.reuse", "RST",
-	"retransmission", "conn rst",
+	"retransmission", "conn rst", "orphan.retries", "orphan.max",
 }
 
 // inTimeWait reports whether it ends TIME-WAITs alone: the owner may still read.

@@ -36,7 +36,7 @@ type Stack struct {
 	admission *admission
 	forwarder atomic.Pointer[tcp.Forwarder]
 	live      live
-	orphans   orphans
+	orphans   *orphans
 	synFlood  synFlood
 	log       *slog.Logger
 	rto       rto
@@ -85,6 +85,7 @@ func New(cfg Config) (*Stack, error) {
 	s.synFlood.looked = s.clock.NowMonotonic()
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.tracker = newTracker(s.clock, cfg.Sink, s.timeWait, cfg.Numbers)
+	s.orphans = &s.tracker.orphans
 	s.tracker.unpark = s.redeliver
 	s.ender = s.tracker.ender
 	if cfg.MaxPending == 0 {
@@ -239,7 +240,7 @@ func (s *Stack) sweepOnce() {
 	now := s.clock.Now()
 	for _, r := range s.tracker.snapshot() {
 		s.tracker.observe(r, viaSweep)
-		if s.stuck(r, now) && s.endOrphan(r) {
+		if why := s.stuck(r, now); why != endNone && s.endOrphan(r, why) {
 			s.counters.orphansEnded.Add(1)
 		}
 	}

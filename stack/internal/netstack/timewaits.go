@@ -127,8 +127,9 @@ func (w *timeWaits) reusable(fits func(*record) bool, delay time.Duration, now t
 	return nil
 }
 
-// moved keeps the timeWaits what they are. It is called with r.mu held.
+// moved keeps the timeWaits and the orphans what they are. It is called with r.mu held.
 func (t *tracker) moved(r *record, from, to tcpstate.State) {
+	t.leaveOrphans(r, to)
 	switch {
 	case to == tcpstate.TimeWait:
 		if excess := t.tw.waits.enter(r, t.clock.NowMonotonic()); excess != nil {

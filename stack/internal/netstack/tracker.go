@@ -37,6 +37,9 @@ type tracker struct {
 	ender *ender
 	// retries are those of the handshake.
 	retries retries
+	orphans orphans
+	// orphanNumber is that of the newest orphan.
+	orphanNumber atomic.Uint64
 
 	numbers *tcpstate.Numbers
 
@@ -219,6 +222,9 @@ func (t *tracker) probe(s *tcp.TCPEndpointState) {
 	}
 	r.rst.handledSegment(uint32(s.Receiver.RcvNxt))
 	ep := r.ep.Load()
+	if ep != nil && r.released.Load() {
+		r.answered.Store(timeouts(ep))
+	}
 	if ep != nil && ep.EndpointState() == tcp.StateTimeWait {
 		// This runs once: segments that arrive in TIME-WAIT are not probed.
 		r.mu.Lock()

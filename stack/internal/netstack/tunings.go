@@ -177,6 +177,18 @@ var tunings = map[string]tuning{
 		},
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetOrphanTimeout(s.Duration) }),
 	},
+	"orphan.retries": {
+		text: func(s knob.Setting) string {
+			return fmt.Sprintf("what its owner has closed is given up when %d retransmissions are not answered", s.Int)
+		},
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetOrphanRetries(s.Int) }),
+	},
+	"orphan.max": {
+		text: func(s knob.Setting) string {
+			return fmt.Sprintf("at most %d endpoints that their owner has closed", s.Int)
+		},
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetOrphanMax(s.Int) }),
+	},
 	"linger": {
 		text:  func(s knob.Setting) string { return "a connection that its owner closes: " + s.Word },
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetLingerReset(s.Word == "reset") }),
