@@ -63,6 +63,9 @@ func TestGuestLegIsTrue(t *testing.T) {
 			}
 			for _, s := range []*shares{&wire, &within, &listeners} {
 				t.Log(s)
+				if c.traced && s.lacking > 0 {
+					t.Log(strings.Join(s.examples, "\n"))
+				}
 				percent := c.percent
 				if s == &within {
 					percent = min(percent, 99)

@@ -106,8 +106,11 @@ func memberAt(members []btf.Member, name string) (bits btf.Bits, ok bool) {
 
 // The kernel does not run a program where it has interrupted the same one: an
 // interrupt that comes while an event is written brings segments, and what they
-// change would not be told. So there are two: the main one says that it is under way
-// on this processor, and the relief tells what happens then.
+// change would not be told. So there are two, which run one after the other for each
+// event. The main one notes, for its processor, which event it has; the relief tells
+// every event that is not the one noted. An interrupt between the two, or in the
+// relief, overwrites the note, and then an event is told twice: the reader passes
+// over that (see trace.repeated).
 type role bool
 
 const (
@@ -117,13 +120,12 @@ const (
 
 // instructions are a program: for each change of state of a TCP socket in the
 // namespace whose cookie is in facts it writes an event to the ring, or counts it
-// there as lost. underway has one number for each processor, not 0 while the main
-// program runs there.
+// there as lost. underway has for each processor the event that the main program
+// took last, and the relief has not seen yet: socket, from and to.
 func instructions(o offsets, ring, facts, underway *ebpf.Map, r role) asm.Instructions {
 	const (
 		ctx, sk, from, to, rec = asm.R6, asm.R6, asm.R7, asm.R8, asm.R9
 		scratch                = -8 // and the eight bytes below
-		own                    = -24
 	)
 	// read copies n bytes from a place in the kernel.
 	read := func(dst asm.Register, at int32, n int32, src asm.Register, offset int32) asm.Instructions {
@@ -141,26 +143,30 @@ func instructions(o offsets, ring, facts, underway *ebpf.Map, r role) asm.Instru
 		asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, scratch),
 		asm.LoadMapPtr(asm.R1, underway.FD()),
 		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, "out"),
-	}
-	if r == reliefProgram {
-		p = append(p,
-			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
-			asm.JEq.Imm(asm.R1, 0, "out"),
-		)
-	} else {
-		p = append(p,
-			asm.Mov.Imm(asm.R1, 1),
-			asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
-			asm.StoreMem(asm.RFP, own, asm.R0, asm.DWord),
-		)
+		asm.JEq.Imm(asm.R0, 0, "end"),
 	}
 	p = append(p,
 		asm.LoadMem(from, ctx, 8, asm.DWord),
 		asm.LoadMem(to, ctx, 16, asm.DWord),
 		asm.LoadMem(sk, ctx, 0, asm.DWord),
-		asm.JEq.Reg(from, to, "end"),
 	)
+	if r == reliefProgram {
+		p = append(p,
+			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord), asm.JNE.Reg(asm.R1, sk, "tell"),
+			asm.LoadMem(asm.R1, asm.R0, 8, asm.DWord), asm.JNE.Reg(asm.R1, from, "tell"),
+			asm.LoadMem(asm.R1, asm.R0, 16, asm.DWord), asm.JNE.Reg(asm.R1, to, "tell"),
+			asm.Mov.Imm(asm.R1, 0),
+			asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+			asm.Ja.Label("end"),
+		)
+	} else {
+		p = append(p,
+			asm.StoreMem(asm.R0, 8, from, asm.DWord),
+			asm.StoreMem(asm.R0, 16, to, asm.DWord),
+			asm.StoreMem(asm.R0, 0, sk, asm.DWord),
+		)
+	}
+	p = append(p, asm.JEq.Reg(from, to, "end").WithSymbol("tell"))
 	p = append(p, read(asm.RFP, scratch, 2, sk, o.protocol)...)
 	p = append(p,
 		asm.LoadMem(asm.R1, asm.RFP, scratch, asm.Half),
@@ -239,14 +245,6 @@ func instructions(o offsets, ring, facts, underway *ebpf.Map, r role) asm.Instru
 		asm.JEq.Imm(asm.R0, 0, "end"),
 		asm.Mov.Imm(asm.R1, 1),
 		asm.StoreXAdd(asm.R0, asm.R1, asm.DWord),
-
-		asm.Mov.Imm(asm.R1, 0).WithSymbol("end"),
 	)
-	if r == mainProgram {
-		p = append(p,
-			asm.LoadMem(asm.R2, asm.RFP, own, asm.DWord),
-			asm.StoreMem(asm.R2, 0, asm.R1, asm.DWord),
-		)
-	}
-	return append(p, asm.Mov.Imm(asm.R0, 0).WithSymbol("out"), asm.Return())
+	return append(p, asm.Mov.Imm(asm.R0, 0).WithSymbol("end"), asm.Return())
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcpbox/netns"
+	"tcpbox/stack/tcpstate"
 )
 
 // trace is the kernel's trace of a namespace, and the ring that it is written to.
@@ -25,6 +26,7 @@ type trace struct {
 	ownNumbers bool      // the trace numbers processes as this process does
 
 	ring, facts, underway *ebpf.Map
+	last                  [1 << 10]telling // by the address of the socket
 	programs              []*ebpf.Program
 	hooks                 []link.Link
 	file                  *os.File // the ring once more, to wait on
@@ -109,7 +111,7 @@ func openTrace() (*trace, error) {
 	if t.facts, err = ebpf.NewMap(&ebpf.MapSpec{Name: "tcpbox_facts", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: numFacts}); err != nil {
 		return nil, fmt.Errorf("sockwatch: the kernel's trace: %w", cause(err))
 	}
-	if t.underway, err = ebpf.NewMap(&ebpf.MapSpec{Name: "tcpbox_underway", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 1}); err != nil {
+	if t.underway, err = ebpf.NewMap(&ebpf.MapSpec{Name: "tcpbox_underway", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 24, MaxEntries: 1}); err != nil {
 		return nil, fmt.Errorf("sockwatch: the kernel's trace: %w", cause(err))
 	}
 	o, err := kernelOffsets()
@@ -239,6 +241,26 @@ func (t *trace) drain(take func([]byte)) {
 	}
 }
 
+// telling is the last event of a socket.
+type telling struct {
+	sock     uint64
+	from, to tcpstate.State
+}
+
+// repeated reports whether an event has been told before: the same change of the
+// same socket, with no other between. It remembers the last one of some sockets,
+// by their addresses; two tellings are microseconds apart.
+func (t *trace) repeated(ev *event) bool {
+	const shift = 6 // sockets are far larger than the cache lines that they begin at
+	last := &t.last[(ev.sock>>shift^ev.sock>>(shift+10))%uint64(len(t.last))]
+	now := telling{ev.sock, ev.from, ev.to}
+	if *last == now {
+		return true
+	}
+	*last = now
+	return false
+}
+
 // lost is how many events there was no room for.
 func (t *trace) lost() uint64 {
 	var n uint64
@@ -310,7 +332,7 @@ func (w *Watcher) drain() {
 		return
 	}
 	w.trace.drain(func(b []byte) {
-		if ev, ok := parseEvent(b, w.trace.boot); ok {
+		if ev, ok := parseEvent(b, w.trace.boot); ok && !w.trace.repeated(&ev) {
 			if !w.trace.ownNumbers {
 				ev.process = Process{}
 			}

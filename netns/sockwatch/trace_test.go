@@ -139,3 +139,28 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// An event that both programs have told counts once; the same change of the same
+// socket with another between, or of another socket, is one of its own.
+func TestRepeated(t *testing.T) {
+	tr := &trace{}
+	const syn, est, end = tcpstate.SynSent, tcpstate.Established, tcpstate.Closed
+	for i, row := range []struct {
+		sock     uint64
+		from, to tcpstate.State
+		want     bool
+	}{
+		{0xffff888000001000, end, syn, false},
+		{0xffff888000001000, end, syn, true},
+		{0xffff888000002000, end, syn, false}, // what the interrupt brought
+		{0xffff888000001000, end, syn, true},  // and the first one, late
+		{0xffff888000001000, syn, est, false},
+		{0xffff888000001000, est, end, false},
+		{0xffff888000001000, est, end, true},
+		{0xffff888000001000, end, syn, false}, // a new socket at the same address
+	} {
+		if got := tr.repeated(&event{sock: row.sock, from: row.from, to: row.to}); got != row.want {
+			t.Errorf("row %d: repeated = %v, want %v", i, got, row.want)
+		}
+	}
+}
