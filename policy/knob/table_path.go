@@ -66,7 +66,11 @@ var pathKnobs = []Def{
 			Text:     "net.ipv4.tcp_timestamps",
 			Existing: "only connections made from then on follow",
 		},
-		Stack:    LegDef{Text: "the stack takes what the guest offers"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "what the stack offers, and takes of what the guest offers: the option is taken out of SYNs",
+			Existing: "only connections made from then on follow",
+		},
 		Upstream: LegDef{Text: "there is no socket option for it"},
 		sysctls:  words("net.ipv4.tcp_timestamps", onOff),
 	},
@@ -83,7 +87,11 @@ var pathKnobs = []Def{
 			Text:     "net.ipv4.tcp_window_scaling",
 			Existing: "only connections made from then on follow",
 		},
-		Stack:    LegDef{Text: "the stack takes what the guest offers"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "what the stack offers, and takes of what the guest offers: the option is taken out of SYNs",
+			Existing: "only connections made from then on follow",
+		},
 		Upstream: LegDef{Text: "there is no socket option for it"},
 		sysctls:  words("net.ipv4.tcp_window_scaling", onOff),
 	},
@@ -114,7 +122,13 @@ var pathKnobs = []Def{
 		Believed: "that both ends agree on one size: each tells the other what it takes, and the smaller MTU on the way is found out later",
 		Source:   "RFC 9293, section 3.7.1; RFC 6691; Linux, tcp(7), TCP_MAXSEG",
 		Guest:    LegDef{Text: "the kernel takes it from the MTU of the interface, and has no sysctl for it"},
-		Stack:    LegDef{Text: "the stack takes it from the MTU of the interface"},
+		Stack: LegDef{
+			Carries: true,
+			Text: "the option of SYNs and SYN-ACKs, both ways, so that the guest keeps to it too; never more than the MTU of the interface gives, " +
+				"and 536 with a guest that tells no size (RFC 9293, section 3.7.1)",
+			Existing: "only connections made from then on follow",
+			Default:  "what the MTU of the interface gives",
+		},
 		Upstream: LegDef{
 			Carries:  true,
 			Text:     "TCP_MAXSEG of each host socket; the kernel makes it no more than the MTU of the way gives",

@@ -41,7 +41,7 @@ func (s *Stack) ingress(pkt []byte, off tun.Offload) ingressVerdict {
 	}
 	switch h.proto {
 	case uint8(header.TCPProtocolNumber):
-		return s.ingressTCP(pkt, h)
+		return s.ingressTCP(pkt, h, off)
 	case uint8(header.ICMPv4ProtocolNumber), uint8(header.ICMPv6ProtocolNumber):
 		return s.ingressICMP(pkt, h)
 	case uint8(header.UDPProtocolNumber):
@@ -65,9 +65,10 @@ func (s *Stack) checksumsValid(pkt []byte) bool {
 	return true
 }
 
-// ingressTCP notes RSTs and judges SYNs on a 4-tuple that exists. Other
+// ingressTCP notes RSTs, changes the options of SYNs, and judges SYNs on a
+// 4-tuple that exists. Other
 // segments cost one test of the flags.
-func (s *Stack) ingressTCP(pkt []byte, h headers) ingressVerdict {
+func (s *Stack) ingressTCP(pkt []byte, h headers, off tun.Offload) ingressVerdict {
 	if h.fragment || len(pkt) < h.length+header.TCPMinimumSize {
 		return pass
 	}
@@ -91,6 +92,7 @@ func (s *Stack) ingressTCP(pkt []byte, h headers) ingressVerdict {
 		s.admission.resetBeforeAccept(id)
 		return pass
 	}
+	s.synOptions.rewrite(tcpHdr[:tcpHdr.DataOffset()], !off.NeedsCsum)
 	if flags&header.TCPFlagAck != 0 {
 		return pass
 	}

@@ -177,6 +177,7 @@ func (l *link) egress(pkt *gvstack.PacketBuffer) (id gvstack.TransportEndpointID
 		if !l.stack.tracker.egressSYN(id, pkt.NetworkProtocolNumber, tcpHdr) {
 			return id, withhold
 		}
+		l.stack.synOptions.rewrite(tcpHdr, !pkt.GSOOptions.NeedsCsum)
 		if flags&header.TCPFlagAck != 0 {
 			return id, sendSYNACK
 		}

@@ -28,30 +28,31 @@ import (
 
 // Stack is one embedded TCP/IP stack on one device.
 type Stack struct {
-	ns        *gvstack.Stack
-	clock     tcpip.Clock
-	random    io.Reader
-	link      *link
-	tracker   *tracker
-	admission *admission
-	forwarder atomic.Pointer[tcp.Forwarder]
-	live      live
-	orphans   *orphans
-	synFlood  synFlood
-	log       *slog.Logger
-	rto       rto
-	timeWait  *timeWaitOptions
-	ender     *ender
-	counters  counters
-	icmpLimit *rate.Limiter
-	addrs     []netip.Addr
-	guest     []netip.Prefix
-	onSYN     func(*Request)
-	onOther   func(Other)
-	onUDP     func(Datagram) bool
-	ownUDP    func(src, dst netip.AddrPort) bool
-	onEcho    func(Echo) bool
-	onNoPort  func(guest, remote netip.AddrPort)
+	ns         *gvstack.Stack
+	clock      tcpip.Clock
+	random     io.Reader
+	link       *link
+	tracker    *tracker
+	admission  *admission
+	forwarder  atomic.Pointer[tcp.Forwarder]
+	live       live
+	orphans    *orphans
+	synFlood   synFlood
+	synOptions synOptions
+	log        *slog.Logger
+	rto        rto
+	timeWait   *timeWaitOptions
+	ender      *ender
+	counters   counters
+	icmpLimit  *rate.Limiter
+	addrs      []netip.Addr
+	guest      []netip.Prefix
+	onSYN      func(*Request)
+	onOther    func(Other)
+	onUDP      func(Datagram) bool
+	ownUDP     func(src, dst netip.AddrPort) bool
+	onEcho     func(Echo) bool
+	onNoPort   func(guest, remote netip.AddrPort)
 
 	fragments  fragments
 	fragmentID atomic.Uint32

@@ -112,6 +112,18 @@ var tunings = map[string]tuning{
 		text:  func(s knob.Setting) string { return "selective acknowledgements: " + s.Word },
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetSACK(s.Word == "on") },
 	},
+	"mss": {
+		text:  func(s knob.Setting) string { return fmt.Sprintf("a segment carries at most %d bytes", s.Int) },
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetMSS(s.Int) }),
+	},
+	"timestamps": {
+		text:  func(s knob.Setting) string { return "timestamps: " + s.Word },
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetTimestamps(s.Word == "on") }),
+	},
+	"window-scaling": {
+		text:  func(s knob.Setting) string { return "the scaling of windows: " + s.Word },
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetWindowScaling(s.Word == "on") }),
+	},
 	"receive-buffer": {
 		text: func(s knob.Setting) string {
 			return fmt.Sprintf("a receive buffer of %d bytes, which does not grow", s.Low)

@@ -131,7 +131,13 @@ func (k *knobGuest) noRST() {
 // opened dials port 8080 of the guest, which accepts.
 func (k *knobGuest) opened() (*rawConn, *Conn) {
 	k.t.Helper()
-	c, errs, conns := k.dial(k.ctx, 8080)
+	return k.openedAt(8080)
+}
+
+// openedAt is opened with another port of the guest.
+func (k *knobGuest) openedAt(port uint16) (*rawConn, *Conn) {
+	k.t.Helper()
+	c, errs, conns := k.dial(k.ctx, port)
 	c.send(synAck, "")
 	c.expect(ackFl)
 	if err := <-errs; err != nil {
@@ -418,7 +424,7 @@ var timeWaitRows = map[string][]knobRow{
 // knobRows are all rows.
 func knobRows() map[string][]knobRow {
 	all := make(map[string][]knobRow)
-	for _, some := range []map[string][]knobRow{timeWaitRows, closeRows, openRows, aliveRows, pathRows} {
+	for _, some := range []map[string][]knobRow{timeWaitRows, closeRows, openRows, aliveRows, pathRows, synRows} {
 		for key, rows := range some {
 			all[key] = rows
 		}
