@@ -2,12 +2,14 @@ package stack
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"net/netip"
 	"strings"
 	"sync"
 	"testing"
 
+	"tcpbox/policy/knob"
 	"tcpbox/stack/internal/netstack"
 	"tcpbox/tun/packet"
 )
@@ -72,6 +74,40 @@ func TestConnectionsLimit(t *testing.T) {
 		mustDial(t, guest, server)
 	}
 	eventually(t, "five connections were open under a limit of five", func() bool { return g.Stats().Open == 5 })
+}
+
+// TestConnectionsLimitIsAFlood: SYNs beyond the limit of connections are part of
+// a flood, which the log and the counters tell.
+func TestConnectionsLimitIsAFlood(t *testing.T) {
+	u, far := pipes(0)
+	log := &lockedBuffer{}
+	g, guest := withGuest(t, u, func(c *Config) {
+		c.Limits.Connections = 1
+		c.Log = slog.New(slog.NewTextHandler(log, nil))
+	})
+	flood, err := knob.ParseSetting("stack.syn-flood=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Apply([]knob.Setting{flood}); err != nil {
+		t.Fatal(err)
+	}
+	mustDial(t, guest, server)
+	<-far
+	ctx, cancel := context.WithCancel(t.Context())
+	var dials sync.WaitGroup
+	for range 100 {
+		dials.Go(func() {
+			if c, err := guest.Dial(ctx, 0, netip.AddrPortFrom(guestAddr, 0), server); err == nil {
+				t.Error("a connection beyond the limit was made")
+				_ = c.Reset()
+			}
+		})
+	}
+	eventually(t, "a flood was counted", func() bool { return g.Stats().SYNFloods == 1 })
+	eventually(t, "a flood was told of", func() bool { return strings.Contains(log.String(), "a flood of SYNs began") })
+	cancel()
+	dials.Wait()
 }
 
 // TestFlowsLimitLive: fewer flows are let be from the next one on.

@@ -40,38 +40,44 @@ func (s *Stack) SetSYNFlood(n int) {
 // look is called by the sweeper, with how many SYNs have been dropped. It tells
 // the log what has changed.
 func (f *synFlood) look(clock tcpip.Clock, dropped func() uint64, log *slog.Logger) {
-	if what, args := f.turn(clock, dropped); what != "" {
-		log.Warn(what, args...)
+	if tell := f.turn(clock, dropped); tell != nil {
+		tell(log)
 	}
 }
 
 // turn takes what has been dropped since the last second ended as evenly spread,
-// and returns what there is to tell, if anything.
-func (f *synFlood) turn(clock tcpip.Clock, dropped func() uint64) (what string, args []any) {
+// and returns what tells of a change, if there is one, with f unlocked.
+func (f *synFlood) turn(clock tcpip.Clock, dropped func() uint64) (tell func(*slog.Logger)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := clock.NowMonotonic()
 	passed := now.Sub(f.looked)
 	if passed < time.Second {
-		return "", nil
+		return nil
 	}
 	total := dropped()
 	since := total - f.dropped
-	perSecond := uint64(float64(since) / passed.Seconds())
+	perSecond := uint64(float64(since)/passed.Seconds() + 0.5) // the sweeper is a little late, always
 	switch bad := f.least != 0 && perSecond >= f.least; {
 	case bad && !f.on:
 		f.on, f.began, f.before = true, f.looked, f.dropped
 		f.floods++
-		what, args = "a flood of SYNs began", []any{"dropped_per_second", perSecond, "syn_flood", f.least}
+		least := f.least
+		tell = func(log *slog.Logger) {
+			log.Warn("a flood of SYNs began", "dropped_per_second", perSecond, "syn_flood", least)
+		}
 		fallthrough
 	case bad:
 		f.lastBad = now
 	case f.on && now.Sub(f.lastBad) >= floodRest:
 		f.on = false
-		what, args = "a flood of SYNs is over", []any{"lasted", f.lastBad.Sub(f.began), "dropped", total - f.before}
+		lasted, dropped := f.lastBad.Sub(f.began), total-f.before
+		tell = func(log *slog.Logger) {
+			log.Warn("a flood of SYNs is over", "lasted", lasted, "dropped", dropped)
+		}
 	}
 	f.looked, f.dropped = now, total
-	return what, args
+	return tell
 }
 
 // count is how many floods have begun, and whether one goes on.
