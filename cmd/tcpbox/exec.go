@@ -1,13 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -188,6 +191,7 @@ func forwardTo(cmd *control.Command, signals <-chan os.Signal, face *face) {
 func stopBoth(cmd *control.Command, face *face) {
 	if face == nil {
 		_ = cmd.Signal(unix.SIGSTOP)
+		awaitStop(cmd)
 	}
 	face.leave()
 	// Sent to this very thread, it stops it before the next line.
@@ -196,4 +200,24 @@ func stopBoth(cmd *control.Command, face *face) {
 	runtime.UnlockOSThread()
 	face.enter()
 	// SIGCONT, which has ended the stop, is among the signals.
+}
+
+// awaitStop waits until the command has stopped, or ended: it reads from the
+// terminal that the shell is about to read from. Where /proc does not show it,
+// nobody knows.
+func awaitStop(cmd *control.Command) {
+	const patience = 2 * time.Second // of a command in a system call that no signal interrupts
+	stat := "/proc/" + strconv.Itoa(cmd.PID()) + "/stat"
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		select {
+		case <-cmd.Done():
+			return
+		default:
+		}
+		data, err := os.ReadFile(stat)
+		// The name before the state may hold anything.
+		if i := bytes.LastIndex(data, []byte(") ")); err != nil || i < 0 || bytes.HasPrefix(data[i+2:], []byte("T")) {
+			return
+		}
+	}
 }

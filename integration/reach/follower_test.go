@@ -29,6 +29,11 @@ func chatting(t *testing.T, n *testnet.Net, c caller, name string) *running {
 	testnet.Programs(t, "python3")
 	box := begin(t, c.run(t.Context(), t, n, []string{"--quiet", "--net", "none", "--no-ipv6", "--name", name, "--peer", "echo=echo:7"}, "python3", "-c", chatter))
 	insiders(t, box.cmd.Process.Pid)
+	testnet.Eventually(t, func() error { // its guest begins before it answers
+		cmd := n.Uplink.CommandAs(t.Context(), c.cred, testnet.Binary(t), "inspect", name)
+		cmd.Dir = "/"
+		return cmd.Run()
+	})
 	return box
 }
 
