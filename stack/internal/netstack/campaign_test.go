@@ -154,6 +154,8 @@ func runCampaign(t *testing.T, connections int, impair tuntest.Impairment) {
 		}
 		s.SetTimeWaitReuse(ReuseOn)
 		s.SetTimeWaitMax(500)
+		s.SetOrphanMax(60)
+		s.SetOrphanRetries(3)
 	}
 
 	stop := make(chan struct{})
