@@ -154,6 +154,11 @@ func (w *Watcher) closes(e *endpoint, ev *event) {
 		w.waiting++
 		w.settle(e)
 	default:
+		if e.state == tcpstate.LastAck && ev.err == 0 {
+			// Its FIN is acknowledged. When it was sent, the other one may still
+			// have had a socket, which was left in FIN-WAIT-2 before it came.
+			w.finWithin(e, ev)
+		}
 		w.move(e, tcpstate.Closed, ev.at, causeOf(ev), tcpstate.FromKernel)
 	}
 }

@@ -2,7 +2,9 @@ package sockwatch
 
 import (
 	"io"
+	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -162,5 +164,37 @@ func TestRepeated(t *testing.T) {
 		if got := tr.repeated(&event{sock: row.sock, from: row.from, to: row.to}); got != row.want {
 			t.Errorf("row %d: repeated = %v, want %v", i, got, row.want)
 		}
+	}
+}
+
+// Two ends within the namespace. The one that closes last sends its FIN while the
+// other one still has a socket, which is left in FIN-WAIT-2 before the FIN is taken
+// in: that it was, the acknowledgement that ends LAST-ACK tells.
+func TestFINWithin(t *testing.T) {
+	d := newTold(true)
+	first, last := netip.MustParseAddrPort("127.0.0.1:80"), netip.MustParseAddrPort("127.0.0.1:40001")
+	tell := func(sock uint64, local, remote netip.AddrPort, from, to tcpstate.State, dead bool) {
+		d.at = d.at.Add(time.Millisecond)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.traced(&event{at: d.at, sock: sock, from: from, to: to, local: local, remote: remote, dead: dead})
+	}
+	const server, client = 1, 2
+	tell(server, first, last, tcpstate.Listen, tcpstate.SynReceived, false)
+	tell(client, last, first, tcpstate.SynSent, tcpstate.Established, false)
+	tell(server, first, last, tcpstate.SynReceived, tcpstate.Established, false)
+	tell(server, first, last, tcpstate.Established, tcpstate.FinWait1, true)
+	tell(client, last, first, tcpstate.Established, tcpstate.CloseWait, false)
+	tell(client, last, first, tcpstate.CloseWait, tcpstate.LastAck, true)
+	tell(server, first, last, tcpstate.FinWait1, tcpstate.FinWait2, true)
+	tell(server, first, last, tcpstate.FinWait2, tcpstate.Closed, true)
+	tell(client, last, first, tcpstate.LastAck, tcpstate.Closed, true)
+
+	var got []string
+	for _, tr := range d.got.of(first) {
+		got = append(got, tr.To.String())
+	}
+	if want := "SYN-RECEIVED ESTABLISHED FIN-WAIT-1 FIN-WAIT-2 TIME-WAIT"; strings.Join(got, " ") != want {
+		t.Errorf("the log has %q, want %q", got, want)
 	}
 }
