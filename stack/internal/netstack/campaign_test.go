@@ -114,7 +114,8 @@ var errorsOf = map[string][]string{
 	"one SYN-ACK too many":      {"Aborted", "Timeout"}, // synack-retries
 	"RST in TIME-WAIT":          {"Aborted"},            // gVisor would ignore it
 	"policy time-wait.reuse":    {"Aborted"},
-	"policy time-wait.max":      {"Aborted"},
+	// The latter: its owner closed it in the same moment, with bytes unread.
+	"policy time-wait.max": {"Aborted", "ConnectionAborted"},
 }
 
 // orderedLog keeps the order in which connections appeared.
