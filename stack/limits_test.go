@@ -60,9 +60,7 @@ func TestConnectionsLimit(t *testing.T) {
 	if n := u.dials(); n != 3 {
 		t.Errorf("%d connections were dialled, want 3", n)
 	}
-	if !strings.Contains(log.String(), "as many connections as its limit") {
-		t.Errorf("nobody was told: %s", log)
-	}
+	eventually(t, "somebody was told", func() bool { return strings.Contains(log.String(), "as many connections as its limit") })
 	conns[0].Reset()
 	if err := <-fourth; err != nil { // its SYN is sent again
 		t.Errorf("the fourth, with room: %v", err)

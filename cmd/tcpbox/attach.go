@@ -137,6 +137,8 @@ func serveNamespace(cfg tcpbox.AttachConfig, f *attachFlags, say *speaker) error
 	}
 	defer signal.Stop(ended)
 
+	limit := limitTime(f.timeout, say)
+	defer limit.unwake()
 	box, err := tcpbox.Attach(context.Background(), cfg)
 	if err != nil {
 		return err
@@ -150,7 +152,7 @@ func serveNamespace(cfg tcpbox.AttachConfig, f *attachFlags, say *speaker) error
 		tellReady(f.ready, in.Name, say)
 	}
 	unwatched := onRequest(box, ended, again, func() { f.reload(box, say) }, f.exit)
-	timedOut := endAfter(box, box.Signal, f.timeout, say)
+	timedOut := limit.endAfter(box, box.Signal)
 	_, err = box.Wait()
 	expired := timedOut()
 	unwatched()

@@ -83,13 +83,15 @@ func runBox(cfg tcpbox.Config, timeout time.Duration, say *speaker) error {
 	}
 	defer door.close()
 	cfg.ForwardSignals = true
+	limit := limitTime(timeout, say)
+	defer limit.unwake()
 	box, err := tcpbox.Start(context.Background(), cfg)
 	if err != nil {
 		return err
 	}
 	say.chosen(cfg.Publish, box.Inspect().Ports)
 	door.serve(box)
-	timedOut := endAfter(box, ender(box, cfg.Linger), timeout, say)
+	timedOut := limit.endAfter(box, ender(box, cfg.Linger))
 	unattended := attendLingering(box, say)
 	uncut := cutOnSignal(box)
 	status, err := box.Wait()
@@ -150,21 +152,37 @@ func ownProgram(args []string) []string {
 // killAfter is how long a guest that was told to end may take to do so.
 const killAfter = 5 * time.Second
 
+// A timeLimit is when a guest's time is up. The zero timeLimit never is.
+type timeLimit struct {
+	end    time.Time
+	unwake func()
+}
+
+// limitTime begins to count. It comes before the guest, which may stop itself at
+// once, and tcpbox with it: then nobody would be left to ask to be woken.
+func limitTime(d time.Duration, say *speaker) timeLimit {
+	if d == 0 {
+		return timeLimit{unwake: func() {}}
+	}
+	l := timeLimit{end: time.Now().Add(d)}
+	var err error
+	if l.unwake, err = wakeAfter(d); err != nil {
+		l.unwake = func() {}
+		say.warn(fmt.Sprintf("--timeout will not end a command that has stopped itself: %v", err))
+	}
+	return l
+}
+
 // endAfter ends the guest when its time is up: TERM, and KILL if that does not
 // help, also when the guest has stopped itself. The function it returns stops
 // that, and reports whether it happened to the guest: what lingers is only
 // ended.
-func endAfter(box *tcpbox.Sandbox, end func(syscall.Signal) error, d time.Duration, say *speaker) (timedOut func() bool) {
-	if d == 0 {
+func (l timeLimit) endAfter(box *tcpbox.Sandbox, end func(syscall.Signal) error) (timedOut func() bool) {
+	if l.end.IsZero() {
 		return func() bool { return false }
 	}
-	unwake, err := wakeAfter(d)
-	if err != nil {
-		unwake = func() {}
-		say.warn(fmt.Sprintf("--timeout will not end a command that has stopped itself: %v", err))
-	}
-	kill := time.NewTimer(d + killAfter)
-	term := time.NewTimer(d)
+	kill := time.NewTimer(time.Until(l.end) + killAfter)
+	term := time.NewTimer(time.Until(l.end))
 	done := make(chan struct{})
 	result := make(chan bool, 1)
 	go func() {
@@ -184,7 +202,7 @@ func endAfter(box *tcpbox.Sandbox, end func(syscall.Signal) error, d time.Durati
 		}
 	}()
 	return func() bool {
-		unwake()
+		l.unwake()
 		term.Stop()
 		kill.Stop()
 		close(done)
