@@ -282,7 +282,9 @@ func TestExecBadRequests(t *testing.T) {
 			continue
 		}
 		resp.Body.Close()
-		if resp.StatusCode != tt.want {
+		// A body that a slow machine does not read within readTimeout is a bad one.
+		slow := tt.want == http.StatusRequestEntityTooLarge && resp.StatusCode == http.StatusBadRequest
+		if resp.StatusCode != tt.want && !slow {
 			t.Errorf("%s: %d, want %d", tt.what, resp.StatusCode, tt.want)
 		}
 	}
