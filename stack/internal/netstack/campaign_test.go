@@ -107,15 +107,15 @@ var errorsOf = map[string][]string{
 	"timer retransmission":      {"Timeout", "HostUnreachable"},
 	"policy stopped":            {"Aborted", "ConnectionAborted"},
 	"policy orphan":             {"Aborted"},
-	"policy time-wait reopened": {"Aborted"},
 	"policy orphan.retries":     {"Aborted"},
 	"policy orphan.max":         {"Aborted"},
 	"policy half-close-timeout": {"Aborted"},
 	"one SYN-ACK too many":      {"Aborted", "Timeout"}, // synack-retries
 	"RST in TIME-WAIT":          {"Aborted"},            // gVisor would ignore it
-	"policy time-wait.reuse":    {"Aborted"},
 	// The latter: its owner closed it in the same moment, with bytes unread.
-	"policy time-wait.max": {"Aborted", "ConnectionAborted"},
+	"policy time-wait reopened": {"Aborted", "ConnectionAborted"},
+	"policy time-wait.reuse":    {"Aborted", "ConnectionAborted"},
+	"policy time-wait.max":      {"Aborted", "ConnectionAborted"},
 }
 
 // orderedLog keeps the order in which connections appeared.
