@@ -1,8 +1,8 @@
 package lab
 
 import (
+	"fmt"
 	"strings"
-	"time"
 )
 
 // Lab is a story about TCP, told as data. It can be written as JSON and read
@@ -14,6 +14,10 @@ type Lab struct {
 
 	// Story is what happens and why, in paragraphs.
 	Story []string `json:"story"`
+
+	// Where is what the rows run on: a sandbox with the guest's kernel, or two
+	// hosts of the stack in memory. Empty is OnGuest.
+	Where Where `json:"where,omitempty"`
 
 	// Setup says in one or two sentences what each row does, for the reader of
 	// the table.
@@ -39,6 +43,23 @@ type Lab struct {
 	Sources    []Source `json:"sources"`
 }
 
+// Where is what the rows of a lab run on.
+type Where string
+
+// The places.
+const (
+	// OnGuest: a sandbox for each row. What is measured is this machine's kernel,
+	// in real time, and the stack.
+	OnGuest Where = "guest"
+
+	// OnStack: two hosts of the stack on a link in memory, in virtual time. It
+	// needs no kernel and no privilege, and shows the standard, not Linux.
+	OnStack Where = "stack"
+)
+
+// onStack reports whether the rows run in virtual time.
+func (l *Lab) onStack() bool { return l.Where == OnStack }
+
 // Variant is a row: what is changed, what is done and what is expected.
 type Variant struct {
 	Name  string `json:"name"`  // lower case, with hyphens; unique in its lab
@@ -59,7 +80,23 @@ type Variant struct {
 	// After are figures counted when all steps are done; see counts in
 	// count.go for their names. Only those given are compared.
 	After Figures `json:"after,omitempty"`
+
+	// Within are figures of which only the bounds are known, such as the time
+	// that is left on a timer: of steps, as "first.timer", and those counted
+	// afterwards.
+	Within map[string]Range `json:"within,omitempty"`
 }
+
+// Range is a figure of which only the bounds are known. They belong to it.
+type Range struct {
+	Min int `json:"min"`
+	Max int `json:"max"`
+}
+
+// String writes the bounds as "3..7".
+func (r Range) String() string { return fmt.Sprintf("%d..%d", r.Min, r.Max) }
+
+func (r Range) holds(n int) bool { return r.Min <= n && n <= r.Max }
 
 // Group is the part that a row plays in its lab.
 type Group string
@@ -105,70 +142,6 @@ func (s Setting) name() string {
 	return name
 }
 
-// Step is one thing that the guest does. Exactly one of Connect and Fetch is
-// set.
-type Step struct {
-	Name string `json:"name"` // unique in its row; begins the names of its figures
-	When When   `json:"when,omitempty"`
-
-	// Quick demands that the step is done before the kernel's reuse delay can
-	// have passed since the row began, or since the last step that waited for
-	// it. A row that is late is begun again.
-	Quick bool `json:"quick,omitempty"`
-
-	Connect *Connect `json:"connect,omitempty"`
-	Fetch   *Fetch   `json:"fetch,omitempty"`
-
-	// Expect are the step's figures: all of them, and no other.
-	Expect Figures `json:"expect"`
-}
-
-// When says when a step begins. The kernel's reuse delay is the time that a
-// port must have been in TIME-WAIT before net.ipv4.tcp_tw_reuse gives it out
-// again: net.ipv4.tcp_tw_reuse_delay, and a second on kernels without that.
-type When string
-
-// The times of a step.
-const (
-	AtOnce     When = ""                  // as soon as the step before is done
-	AfterDelay When = "after-reuse-delay" // when the reuse delay has passed since then
-)
-
-// Connect makes connections, one after the other.
-type Connect struct {
-	To    string `json:"to"` // a peer's name and port
-	Times int    `json:"times"`
-	Close Close  `json:"close"`
-}
-
-// Close says how a connection ends.
-type Close string
-
-// The ways to end a connection.
-const (
-	// ClientShutdown: the client sends FIN, reads until the server's FIN and
-	// then closes: when the next connection begins, this one is in TIME-WAIT,
-	// not on its way there.
-	ClientShutdown Close = "client-shutdown"
-
-	// ClientClose: the client calls close(2) and begins the next one, as
-	// programs do.
-	ClientClose Close = "client-close"
-
-	// ServerFirst: the client reads until the server's FIN, then closes.
-	ServerFirst Close = "server-first"
-
-	// ClientReset: the client closes with SO_LINGER 0, which sends RST.
-	ClientReset Close = "client-reset"
-)
-
-// Fetch makes HTTP requests over one connection, which the client closes at
-// the end.
-type Fetch struct {
-	To    string `json:"to"` // a peer's name and port
-	Times int    `json:"times"`
-}
-
 // Figures are counts by name. Those of a step that connects are "ok", the name
 // of each errno that occurred, and "first-failure", the number of the attempt
 // that failed first, counted from 1, if one did.
@@ -192,9 +165,13 @@ type Source struct {
 	What  string `json:"what"`
 }
 
-// Labs returns every lab.
+// Labs returns every lab, in the order in which they are listed. Each is made
+// in a file of its own; those that run in virtual time in files that begin
+// with "sim".
 func Labs() []Lab {
-	return []Lab{TimeWaitExhaustion(40)}
+	return []Lab{
+		TimeWaitExhaustion(40),
+	}
 }
 
 // Find returns the lab of that name.
@@ -223,6 +200,3 @@ func (l *Lab) settings(v *Variant) (all []Setting, own map[Setting]bool) {
 	}
 	return append(all, v.Settings...), own
 }
-
-// maxStep bounds a step. Only a step that hangs meets it.
-const maxStep = time.Minute

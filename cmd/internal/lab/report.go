@@ -1,11 +1,13 @@
 package lab
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -28,6 +30,11 @@ type Row struct {
 
 	// The figures of the steps, "first.ok", and those of Variant.After.
 	Expected, Measured Figures
+
+	Within map[string]Range // as in the Variant
+
+	// Log is what happened, if the Runner kept it.
+	Log Log
 }
 
 // Verdict is the outcome of a row or of a lab.
@@ -68,8 +75,14 @@ func (r *Row) Differences() []string {
 			names = append(names, name)
 		}
 	}
+	for name, within := range r.Within {
+		if n, ok := r.Measured[name]; !ok || !within.holds(n) {
+			names = append(names, name)
+		}
+	}
 	for name := range r.Measured {
-		if _, expected := r.Expected[name]; !expected && !slices.Contains(counts, name) {
+		_, expected := r.Expected[name]
+		if _, within := r.Within[name]; !expected && !within && r.stepOf(name) != "" {
 			names = append(names, name)
 		}
 	}
@@ -101,14 +114,14 @@ func (r *Row) Problems() []string {
 	for _, step := range r.steps() {
 		if step == "" {
 			for _, name := range r.Differences() {
-				if slices.Contains(counts, name) {
-					lines = append(lines, fmt.Sprintf("%s: expected %d", name, r.Expected[name]),
+				if r.stepOf(name) == "" {
+					lines = append(lines, fmt.Sprintf("%s: expected %s", name, r.expectedText(name)),
 						fmt.Sprintf("%*s  measured %d", len(name), "", r.Measured[name]))
 				}
 			}
 			continue
 		}
-		lines = append(lines, fmt.Sprintf("%s: expected %s", step, r.Expected.of(step)),
+		lines = append(lines, fmt.Sprintf("%s: expected %s", step, r.expectedOf(step)),
 			fmt.Sprintf("%*s  measured %s", len(step), "", r.Measured.of(step)))
 	}
 	return lines
@@ -118,15 +131,42 @@ func (r *Row) Problems() []string {
 func (r *Row) steps() []string {
 	var steps []string
 	for _, name := range r.Differences() {
-		step := ""
-		if !slices.Contains(counts, name) {
-			step, _, _ = strings.Cut(name, ".")
-		}
-		if !slices.Contains(steps, step) {
+		if step := r.stepOf(name); !slices.Contains(steps, step) {
 			steps = append(steps, step)
 		}
 	}
 	return steps
+}
+
+// stepOf returns the step that a figure is of, and "" for one that is counted
+// when all steps are done.
+func (r *Row) stepOf(name string) string { return r.Variant.stepOf(name) }
+
+func (v *Variant) stepOf(name string) string {
+	first, _, _ := strings.Cut(name, ".")
+	if slices.ContainsFunc(v.Steps, func(s Step) bool { return s.Name == first }) {
+		return first
+	}
+	return ""
+}
+
+// expectedText writes what is expected of a figure.
+func (r *Row) expectedText(name string) string {
+	if within, ok := r.Within[name]; ok {
+		return within.String()
+	}
+	return strconv.Itoa(r.Expected[name])
+}
+
+// expectedOf is Figures.of for what is expected, with the bounds.
+func (r *Row) expectedOf(step string) string {
+	text := r.Expected.of(step)
+	for _, name := range slices.Sorted(maps.Keys(r.Within)) {
+		if short, ok := strings.CutPrefix(name, step+"."); ok {
+			text += fmt.Sprintf(", %s %s", r.Within[name], short)
+		}
+	}
+	return text
 }
 
 // of writes the figures of a step: "40 ok, 20 EADDRNOTAVAIL, first-failure 41".
@@ -179,13 +219,14 @@ func (r *Report) ExitStatus() int {
 }
 
 // JSONVersion is the version of the form that WriteJSON writes.
-const JSONVersion = 1
+const JSONVersion = 2
 
-// reportJSON is the form that WriteJSON writes, version 1. A field that is
+// reportJSON is the form that WriteJSON writes, version 2. A field that is
 // added or changes its meaning makes a new version.
 type reportJSON struct {
 	V       int       `json:"v"`
 	Lab     string    `json:"lab"`
+	Where   Where     `json:"where"`   // guest: on this machine's kernel; stack: in virtual time
 	Verdict Verdict   `json:"verdict"` // pass, fail, or skip: no row could be measured
 	Kernel  string    `json:"kernel"`  // as uname -r
 	UID     int       `json:"uid"`     // whose
@@ -211,13 +252,15 @@ type rowJSON struct {
 	Expected Figures `json:"expected"`
 	Measured Figures `json:"measured"`
 
+	Within map[string]Range `json:"within,omitempty"` // expected bounds, of figures that are in neither of the others by number
+
 	Differences []string `json:"differences"` // the names that are not as expected
 }
 
 // WriteJSON writes the report as one JSON value and a line end.
 func (r *Report) WriteJSON(w io.Writer) error {
 	out := reportJSON{
-		V: JSONVersion, Lab: r.Lab.Name, Verdict: r.Verdict(), Kernel: r.Kernel, UID: r.UID,
+		V: JSONVersion, Lab: r.Lab.Name, Where: cmp.Or(r.Lab.Where, OnGuest), Verdict: r.Verdict(), Kernel: r.Kernel, UID: r.UID,
 		Seconds: seconds(r.Took), Rows: []rowJSON{},
 	}
 	for i := range r.Rows {
@@ -226,7 +269,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 			Row: row.Variant.Name, Group: row.Variant.Group, Title: row.Variant.Title,
 			Settings: append([]Setting{}, row.Variant.Settings...),
 			Verdict:  row.Verdict(), Skipped: row.Skipped, Error: row.Err, Seconds: seconds(row.Took),
-			Expected: row.Expected, Measured: row.Measured, Differences: []string{},
+			Expected: row.Expected, Measured: row.Measured, Within: row.Within, Differences: []string{},
 		}
 		if j.Verdict == Fail {
 			j.Differences = append(j.Differences, row.Differences()...)

@@ -108,7 +108,7 @@ func TestReportAsJSON(t *testing.T) {
 	if err := json.Unmarshal(b.Bytes(), &back); err != nil {
 		t.Fatal(err)
 	}
-	if back.V != 1 || back.Lab != "time-wait-exhaustion" || back.Verdict != Fail || len(back.Rows) != len(r.Rows) {
+	if back.V != JSONVersion || back.Lab != "time-wait-exhaustion" || back.Verdict != Fail || len(back.Rows) != len(r.Rows) {
 		t.Errorf("the report as JSON begins %+v", back)
 	}
 }

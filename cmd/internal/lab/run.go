@@ -27,7 +27,12 @@ type Runner struct {
 	// OnRow is told of each row that is done, from one goroutine at a time.
 	OnRow func(done, total int, row *Row)
 
-	// start makes the box of a row. Nil means a sandbox.
+	// KeepLog keeps in each Row what happened: the transitions, and the headers
+	// of the segments.
+	KeepLog bool
+
+	// start makes the box of a row. Nil means a sandbox, and two hosts in memory
+	// for labs that run in virtual time.
 	start func(context.Context, *Lab, *Variant) (box, error)
 }
 
@@ -39,6 +44,7 @@ type box interface {
 	settle(context.Context) error // waits until every connection has ended, but for TIME-WAIT
 	count() (Figures, error)
 	close() error
+	took() Log // what happened, of a box that is closed
 }
 
 const (
@@ -124,9 +130,13 @@ func (r *Runner) Run(ctx context.Context, l *Lab) (*Report, error) {
 // spoilt by a stall of the machine.
 func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (row Row, again bool, err error) {
 	begin := time.Now()
-	row = Row{Variant: v, Expected: v.expected(), Measured: Figures{}}
+	row = Row{Variant: v, Expected: v.expected(), Within: v.Within, Measured: Figures{}}
 	start := r.start
-	if start == nil {
+	switch {
+	case start != nil:
+	case l.onStack():
+		start = startSim
+	default:
 		start = r.startSandbox
 	}
 	b, err := start(ctx, l, v)
@@ -136,6 +146,9 @@ func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (row Row, again bo
 	err = row.measure(ctx, b, l)
 	if closeErr := b.close(); err == nil && closeErr != nil {
 		err = closeErr
+	}
+	if r.KeepLog {
+		row.Log = b.took()
 	}
 	row.Took = time.Since(begin)
 	var missing *missingError
@@ -178,9 +191,12 @@ func (row *Row) measure(ctx context.Context, b box, l *Lab) error {
 			return err
 		}
 	}
-	delay, err := reuseDelayOf(b)
-	if err != nil {
-		return err
+	var delay reuseDelay
+	if !l.onStack() {
+		var err error
+		if delay, err = reuseDelayOf(b); err != nil {
+			return err
+		}
 	}
 	since := now() // every TIME-WAIT that began before this is old enough
 	last := since

@@ -61,6 +61,8 @@ func (b *fakeBox) count() (Figures, error) {
 	return maps.Clone(b.variant.After), nil
 }
 
+func (b *fakeBox) took() Log { return Log{} }
+
 func (b *fakeBox) close() error { b.closed++; return nil }
 
 // aLab is a small lab of so many rows.

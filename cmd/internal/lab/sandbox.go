@@ -23,6 +23,7 @@ type sandbox struct {
 	answers *os.File // from the guest
 	decoder *json.Decoder
 	stack   *endpoints
+	log     *logKeeper // nil: nothing is kept
 }
 
 // startSandbox starts a sandbox for a row, offline, with the row's knobs. The
@@ -56,6 +57,14 @@ func (r *Runner) startSandbox(ctx context.Context, l *Lab, v *Variant) (box, err
 	}
 	s := &sandbox{stack: newEndpoints()}
 	cfg.OnRecords = s.stack.read
+	if r.KeepLog {
+		s.log = &logKeeper{name: cfg.Name}
+		cfg.TraceSegments, cfg.OnSegments = true, s.log.segments
+		cfg.OnRecords = func(items []statelog.Item) {
+			s.stack.read(items)
+			s.log.records(items)
+		}
+	}
 
 	var guestIn, guestOut *os.File
 	if guestIn, s.steps, err = os.Pipe(); err != nil {
@@ -165,6 +174,45 @@ func (s *sandbox) count() (Figures, error) {
 
 func (s *sandbox) close() error {
 	return errors.Join(s.box.Close(), s.steps.Close(), s.answers.Close())
+}
+
+// took returns what happened. The sandbox has ended.
+func (s *sandbox) took() Log {
+	if s.log == nil {
+		return Log{}
+	}
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	return s.log.log
+}
+
+// maxLog bounds the records and the segments that are kept of a row. The first
+// ones stay.
+const maxLog = 100_000
+
+// logKeeper keeps what happened in a row.
+type logKeeper struct {
+	name string // of the sandbox
+
+	mu  sync.Mutex
+	log Log
+}
+
+func (k *logKeeper) records(items []statelog.Item) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range items {
+		if len(k.log.Records) == maxLog {
+			return
+		}
+		k.log.Records = append(k.log.Records, items[i].Record(k.name))
+	}
+}
+
+func (k *logKeeper) segments(segments []statelog.Segment) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.log.Segments = append(k.log.Segments, segments[:min(len(segments), maxLog-len(k.log.Segments))]...)
 }
 
 // endpoints follows the stack's endpoints by the state log.

@@ -17,7 +17,11 @@ func WriteList(w io.Writer, labs []Lab) error {
 		width = max(width, len(labs[i].Name))
 	}
 	for i := range labs {
-		if _, err := fmt.Fprintf(w, "%-*s  %s\n", width, labs[i].Name, labs[i].Title); err != nil {
+		title := labs[i].Title
+		if labs[i].onStack() {
+			title += " [virtual time]"
+		}
+		if _, err := fmt.Fprintf(w, "%-*s  %s\n", width, labs[i].Name, title); err != nil {
 			return err
 		}
 	}
@@ -52,7 +56,13 @@ func (l *Lab) Show(w io.Writer, style Style) error {
 	}
 	section("the set-up of every row")
 	b.WriteString(wrap(l.Setup, "  ", width))
-	b.WriteByte('\n')
+	if l.onStack() {
+		b.WriteString(wrap("It runs in virtual time, on two hosts of the stack that are joined in memory: what it shows is the "+
+			"standard, as the stack follows it, and not a kernel.", "  ", width))
+	}
+	if len(l.Peers)+len(l.Settings) > 0 {
+		b.WriteByte('\n')
+	}
 	for _, p := range l.Peers {
 		fmt.Fprintf(&b, "  --peer %s\n", p)
 	}
@@ -141,6 +151,8 @@ func (s *Step) text() string {
 		what = fmt.Sprintf("%d × %s, %s", s.Connect.Times, s.Connect.To, s.Connect.Close.text())
 	case s.Fetch != nil:
 		what = fmt.Sprintf("%d × GET http://%s/", s.Fetch.Times, s.Fetch.To)
+	case s.Sim != nil:
+		what = s.Sim.text()
 	}
 	switch {
 	case s.When == AfterDelay:

@@ -81,7 +81,7 @@ func (t *table) write(b *strings.Builder) {
 		width := len(c.Head)
 		for i := range t.report.Rows {
 			row := &t.report.Rows[i]
-			width = max(width, len(cell(row.Expected, c)), len(cell(row.Measured, c)))
+			width = max(width, len(row.expectedCell(c)), len(cell(row.Measured, c)))
 		}
 		t.widths = append(t.widths, width)
 	}
@@ -127,7 +127,7 @@ func (t *table) base() int {
 func (t *table) row(b *strings.Builder, row *Row, note string) {
 	var expected, measured []string
 	for _, c := range t.report.Lab.Columns {
-		expected = append(expected, cell(row.Expected, c))
+		expected = append(expected, row.expectedCell(c))
 		m := cell(row.Measured, c)
 		if row.Verdict() == Skip {
 			m = "-"
@@ -182,6 +182,14 @@ func cell(f Figures, c Column) string {
 	return strconv.Itoa(n)
 }
 
+// expectedCell writes what is expected of a figure.
+func (r *Row) expectedCell(c Column) string {
+	if _, ok := r.Within[c.Figure]; ok {
+		return r.expectedText(c.Figure)
+	}
+	return cell(r.Expected, c)
+}
+
 // writeExceptions tells of each row that was skipped or is not as expected.
 func (r *Report) writeExceptions(b *strings.Builder, style Style) {
 	for i := range r.Rows {
@@ -219,5 +227,9 @@ func (r *Report) writeVerdict(b *strings.Builder, style Style) {
 	if n[Skip] > 0 {
 		rows += fmt.Sprintf(", %d skipped", n[Skip])
 	}
-	fmt.Fprintf(b, "verdict: %s (%s; Linux %s, uid %d, %v)\n", verdict, rows, r.Kernel, r.UID, r.Took.Round(100*time.Millisecond))
+	where := fmt.Sprintf("Linux %s, uid %d, %v", r.Kernel, r.UID, r.Took.Round(100*time.Millisecond))
+	if r.Lab.onStack() {
+		where = fmt.Sprintf("in virtual time, %v of real time", r.Took.Round(10*time.Millisecond))
+	}
+	fmt.Fprintf(b, "verdict: %s (%s; %s)\n", verdict, rows, where)
 }
