@@ -49,7 +49,7 @@ var rooms = []room{
 	{"tun/tuntest", []string{"tun/packet", "tun"}, "the fake device is for everyone's tests"},
 
 	{"policy/knob", []string{"stack/tcpstate", "policy/spell"}, "the knobs are words; each leg carries them out"},
-	{"policy", []string{"stack/tcpstate", "policy/knob"}, "policy is pure: it decides and applies nothing"},
+	{"policy", []string{"stack/tcpstate", "policy/knob", "policy/spell"}, "policy is pure: it decides and applies nothing"},
 
 	{"policy/document", []string{"stack/tcpstate", "policy/knob", "policy/spell", "policy"}, "a document is text and values; it applies nothing"},
 
