@@ -164,6 +164,9 @@ type Config struct {
 	// OnOutcome is told, before the guest starts, what each leg made of Knobs.
 	OnOutcome func(knob.Outcome)
 
+	// OnNote is told, after that, what Knobs say of themselves, as Settings.Notes.
+	OnNote func(knob.Note)
+
 	// Log gets what is worth knowing about the sandbox. Nil discards it.
 	Log *slog.Logger
 }
@@ -259,6 +262,9 @@ func (c *Config) fill() (errs []error) {
 	}
 	if c.OnOutcome == nil {
 		c.OnOutcome = func(knob.Outcome) {}
+	}
+	if c.OnNote == nil {
+		c.OnNote = func(knob.Note) {}
 	}
 	if len(errs) == 0 {
 		errs = append(errs, c.checkAddresses()...)

@@ -64,7 +64,7 @@ func (l guestLeg) text(set knob.Setting) string {
 		if set.Duration >= sockwatch.TimeWaitLength {
 			return "the kernel's own"
 		}
-		return fmt.Sprintf("TIME-WAIT is ended after %v", set.Duration)
+		return fmt.Sprintf("TIME-WAIT is ended after %s", set.Canonical())
 	}
 	sysctls, _ := knob.GuestSysctls(set)
 	var texts []string

@@ -53,6 +53,9 @@ func (s *Sandbox) tune(cfg *Config) error {
 	for _, o := range s.force.knobs.Outcomes {
 		cfg.OnOutcome(o)
 	}
+	for _, n := range s.force.knobs.Notes(cfg.Sysctls) {
+		cfg.OnNote(n)
+	}
 	return nil
 }
 

@@ -74,6 +74,16 @@ func (s Settings) Values() ([]knob.Value, error) {
 	return plan.Values(), nil
 }
 
+// Notes are what the settings say of themselves: what one might expect of them and
+// they do not do. Of settings that Check refuses there are none.
+func (s Settings) Notes() []knob.Note {
+	plan, err := s.plan()
+	if err != nil {
+		return nil
+	}
+	return plan.Notes(s.Sysctls)
+}
+
 // plan lays the knobs out over the legs that a sandbox will have.
 func (s Settings) plan() (*knob.Plan, error) {
 	return knob.Resolve(s.Knobs, (&Sandbox{host: &upstream.Host{}}).carriers())

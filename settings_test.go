@@ -137,9 +137,9 @@ func TestSetPolicy(t *testing.T) {
 		}
 	}
 	want := []string{
-		"guest.fin-timeout: 9s > 7s", "stack.syn-backlog: 1024 > 16", "stack.fin-timeout: 1m > 7s",
-		"guest.time-wait.timeout: 1m > 5s", "stack.time-wait.timeout: 1m > 5s", "stack.syn-backlog: 16 > 17",
-		"guest.keepalive.count: 9 > 5", "guest.fin-timeout: 7s > 1m", "guest.time-wait.timeout: 5s > 1m", "stack.fin-timeout: 7s > 1m", "stack.time-wait.timeout: 5s > 1m", "stack.syn-backlog: 17 > 1024",
+		"guest.fin-timeout: 9s > 7s", "stack.syn-backlog: 1024 > 16", "stack.fin-timeout: 60s > 7s",
+		"guest.time-wait.timeout: 60s > 5s", "stack.time-wait.timeout: 60s > 5s", "stack.syn-backlog: 16 > 17",
+		"guest.keepalive.count: 9 > 5", "guest.fin-timeout: 7s > 60s", "guest.time-wait.timeout: 5s > 60s", "stack.fin-timeout: 7s > 60s", "stack.time-wait.timeout: 5s > 60s", "stack.syn-backlog: 17 > 1024",
 		"policy: net none > allow 192.0.2.1, net all", "limits.connections: 65536 > 9", "net.ipv4.tcp_no_metrics_save: 0 > 1",
 		"guest.keepalive.count: 5 > 9", "policy: allow 192.0.2.1, net all > net none", "limits.connections: 9 > 65536", "net.ipv4.tcp_no_metrics_save: 1 > 0",
 	}

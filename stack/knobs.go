@@ -43,7 +43,7 @@ func planKnob(s knob.Setting) (text string, carries bool) {
 	case s.Duration == 0:
 		return "a half-closed connection is never cut", true
 	default:
-		return fmt.Sprintf("a half-closed connection is cut when nothing has moved for %v", s.Duration), true
+		return fmt.Sprintf("a half-closed connection is cut when nothing has moved for %s", s.Canonical()), true
 	}
 }
 

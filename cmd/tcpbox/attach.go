@@ -82,6 +82,7 @@ func attach(f *attachFlags, args []string, streams Streams) error {
 	cfg.OnSegments = log.segments()
 	cfg.OnRefused = say.refused
 	cfg.OnOutcome = say.outcome
+	cfg.OnNote = say.note
 	cfg.Log = slog.New(warnings{say})
 	err = serveNamespace(cfg, f, say)
 	say.summary()

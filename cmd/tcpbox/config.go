@@ -93,6 +93,7 @@ type Effective struct {
 	V        int                 `json:"v"`
 	Document document.Document   `json:"document"`
 	Knobs    []control.KnobValue `json:"knobs"`
+	Notes    []string            `json:"notes,omitempty"` // what the settings say of themselves
 }
 
 // printPolicy shows every effective value with its source, and what each leg
@@ -111,7 +112,11 @@ func printPolicy(f *runFlags, asJSON bool, w io.Writer) error {
 		return err
 	}
 	if asJSON {
-		return printJSON(w, Effective{V: control.Version, Document: f.document, Knobs: control.KnobValues(values)})
+		effective := Effective{V: control.Version, Document: f.document, Knobs: control.KnobValues(values)}
+		for _, n := range settings.Notes() {
+			effective.Notes = append(effective.Notes, n.Text)
+		}
+		return printJSON(w, effective)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(key, value, source string) { fmt.Fprintf(t, "%s\t%s\t%s\n", key, value, source) }
@@ -165,7 +170,13 @@ func printPolicy(f *runFlags, asJSON bool, w io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(w)
-	return showKnobs(w, values, true)
+	if err := showKnobs(w, values, true); err != nil {
+		return err
+	}
+	for _, n := range settings.Notes() {
+		fmt.Fprintf(w, "note: %s\n", n.Text)
+	}
+	return nil
 }
 
 // nameSources says of what came from flags that it did.

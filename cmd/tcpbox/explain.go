@@ -114,6 +114,9 @@ func explain(d knob.Def) string {
 			row(leg.String(), l.Text+". Live: "+l.Existing)
 		}
 	}
+	for i, text := range d.Says() {
+		row(map[bool]string{true: "told"}[i == 0], text)
+	}
 	row("source", d.Source)
 	if d.Lab != "" {
 		row("see it", "tcpbox lab run "+d.Lab)
@@ -154,6 +157,7 @@ type Explanation struct {
 	Does     string                    `json:"does"`
 	Not      string                    `json:"does_not"`
 	Believed string                    `json:"believed,omitempty"`
+	Told     []string                  `json:"told,omitempty"` // when it is set, where it applies
 	Source   string                    `json:"source"`
 	Lab      string                    `json:"lab,omitempty"`
 	Legs     map[string]LegExplanation `json:"legs"`
@@ -172,7 +176,7 @@ func explanations(defs []knob.Def) Explanations {
 	for _, d := range defs {
 		e := Explanation{
 			Key: d.Key, Value: d.Range(), Default: d.Default, Does: d.Does, Not: d.Not, Believed: d.Believed,
-			Source: d.Source, Lab: d.Lab, Legs: map[string]LegExplanation{},
+			Told: d.Says(), Source: d.Source, Lab: d.Lab, Legs: map[string]LegExplanation{},
 		}
 		for _, leg := range tcpstate.Legs() {
 			l := d.Leg(leg)

@@ -21,8 +21,13 @@ func (f *runFlags) reload(box *tcpbox.Sandbox, say *speaker) {
 		changes, setErr := box.SetPolicy(control.SettingsOf(f.over.Over(d)))
 		if err = setErr; err == nil {
 			say.line(fmt.Sprintf("the policy of %s is in force", printable(f.policyFile)))
-			for _, c := range changes {
-				say.line(c.String())
+			for _, c := range control.ChangesOf(changes) {
+				say.line(c.Line(arrow()))
+			}
+			for _, n := range box.Settings().Notes() {
+				if control.ChangedIn(changes)(n.Key) {
+					say.note(n)
+				}
 			}
 			return
 		}

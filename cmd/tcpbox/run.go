@@ -68,6 +68,7 @@ func run(f *runFlags, args []string, streams Streams) error {
 	cfg.OnSegments = log.segments()
 	cfg.OnRefused = say.refused
 	cfg.OnOutcome = say.outcome
+	cfg.OnNote = say.note
 	cfg.Log = slog.New(warnings{say})
 	err = runBox(cfg, f.timeout, say)
 	say.summary()

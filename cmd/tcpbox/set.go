@@ -55,9 +55,12 @@ func setCommand(streams Streams) *cli.Command {
 				return err
 			}
 			for _, change := range answer.Changes {
-				if _, err := fmt.Fprintln(streams.Out, change); err != nil {
+				if _, err := fmt.Fprintln(streams.Out, change.Line(arrow())); err != nil {
 					return err
 				}
+			}
+			for _, note := range answer.Notes {
+				fmt.Fprintf(streams.Err, "tcpbox: note: %s\n", note)
 			}
 			return nil
 		},

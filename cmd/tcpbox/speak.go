@@ -100,6 +100,9 @@ func (s *speaker) outcome(o knob.Outcome) {
 	}
 }
 
+// note tells what a setting says of itself.
+func (s *speaker) note(n knob.Note) { s.line("note: " + n.Text) }
+
 // summary tells at the end what went untold.
 func (s *speaker) summary() {
 	s.mu.Lock()

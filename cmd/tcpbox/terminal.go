@@ -39,3 +39,11 @@ func utf8Locale() bool {
 	}
 	return false
 }
+
+// arrow stands between what was and what is, as in the log.
+func arrow() string {
+	if utf8Locale() {
+		return "→"
+	}
+	return ">"
+}

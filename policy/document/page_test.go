@@ -75,6 +75,9 @@ func generated() string {
 		if d.Believed != "" {
 			p("- believed: %s\n", d.Believed)
 		}
+		for _, text := range d.Says() {
+			p("- told when it is set: %s\n", text)
+		}
 		p("- source: %s\n", d.Source)
 		if d.Lab != "" {
 			p("- see it: `tcpbox lab run %s`\n", d.Lab)

@@ -43,7 +43,7 @@ func (p *Plan) Since(old *Plan) (*Plan, []Change) {
 		}
 		for _, s := range now.settings {
 			from := before.value(s.Key)
-			if from == s.value() {
+			if from == s.Canonical() {
 				continue
 			}
 			lp.settings = append(lp.settings, s)
@@ -60,10 +60,10 @@ func (p *Plan) Since(old *Plan) (*Plan, []Change) {
 			switch {
 			case !ok:
 				changes = append(changes, Change{Leg: leg, Key: s.Key, Text: "there is no default to go back to: " + s.Value() + " stays until the sandbox ends"})
-			case back.value() != s.value():
+			case back.Canonical() != s.Canonical():
 				lp.settings = append(lp.settings, back)
 				lp.undo = append(lp.undo, s)
-				changes = append(changes, change(leg, back, s.value(), "the default"))
+				changes = append(changes, change(leg, back, s.Canonical(), "the default"))
 			}
 		}
 		if len(lp.settings) > 0 {
@@ -79,7 +79,7 @@ func (p *Plan) Since(old *Plan) (*Plan, []Change) {
 }
 
 func change(leg tcpstate.Leg, s Setting, from, text string) Change {
-	return Change{Leg: leg, Key: s.Key, From: from, To: s.value(), Applied: true, Text: text, Existing: lookup(s.Key).Leg(leg).Existing}
+	return Change{Leg: leg, Key: s.Key, From: from, To: s.Canonical(), Applied: true, Text: text, Existing: lookup(s.Key).Leg(leg).Existing}
 }
 
 // of returns the part of one leg; a nil Plan has none.
@@ -126,7 +126,7 @@ func (lp legPlan) value(key string) string {
 	if !ok {
 		return ""
 	}
-	return s.value()
+	return s.Canonical()
 }
 
 // defaultOf is the setting of a key's default on a leg that carries it.

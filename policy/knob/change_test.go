@@ -20,7 +20,7 @@ func TestSince(t *testing.T) {
 		{
 			rule: "a new value, from the default",
 			new:  []string{"stack.fin-timeout=5s"}, stack: "stack.fin-timeout=5s",
-			changes: []string{"stack.fin-timeout: 1m > 5s: 5s; only connections made from then on follow"},
+			changes: []string{"stack.fin-timeout: 60s > 5s: 5s; only connections made from then on follow"},
 		},
 		{
 			rule: "a new value, from an old one",
@@ -32,7 +32,7 @@ func TestSince(t *testing.T) {
 			rule: "what is no longer set goes back to the default",
 			old:  []string{"stack.syn-backlog=5", "guest.fin-timeout=7s"}, new: []string{"stack.syn-backlog=5"},
 			guest:   "guest.fin-timeout=60s",
-			changes: []string{"guest.fin-timeout: 7s > 1m: the default; those that are closed from then on follow; those already closed keep the time they began with"},
+			changes: []string{"guest.fin-timeout: 7s > 60s: the default; those that are closed from then on follow; those already closed keep the time they began with"},
 		},
 		{
 			rule:    "what has no default stays, and that is said",

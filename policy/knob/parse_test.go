@@ -55,7 +55,7 @@ func TestStringOfSettingMadeByHand(t *testing.T) {
 		setting Setting
 		want    string
 	}{
-		{Setting{Key: "fin-timeout", Leg: tcpstate.Guest, Duration: time.Minute}, "guest.fin-timeout=1m"},
+		{Setting{Key: "fin-timeout", Leg: tcpstate.Guest, Duration: time.Minute}, "guest.fin-timeout=60s"},
 		{Setting{Key: "fin-timeout", Duration: time.Hour}, "fin-timeout=1h"},
 		{Setting{Key: "fin-timeout", Duration: 100 * time.Minute}, "fin-timeout=1h40m"},
 		{Setting{Key: "time-wait.timeout"}, "time-wait.timeout=0"},
@@ -228,7 +228,7 @@ func TestGuestSysctls(t *testing.T) {
 		{"reserved-ports=none", "net.ipv4.ip_local_reserved_ports = ", ""},
 		{"keepalive.interval=1500ms", "", "whole seconds, not 1.5s"},
 		{"fin-timeout=2500ms", "", "whole seconds, not 2.5s"},
-		{"time-wait.timeout=2m", "", "at most 1m, not 2m"},
+		{"time-wait.timeout=2m", "", "at most 60s, not 2m"},
 		{"half-close-timeout=5s", "", "no timer for a half-closed connection"},
 		{"stack.fin-timeout=5s", "", "for the stack leg"},
 	} {

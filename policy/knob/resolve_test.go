@@ -28,7 +28,7 @@ func (l *fakeLeg) Plan(settings []Setting) []Outcome {
 			outcomes = append(outcomes, Outcome{Text: why})
 			continue
 		}
-		outcomes = append(outcomes, Outcome{Applied: true, Text: s.value()})
+		outcomes = append(outcomes, Outcome{Applied: true, Text: s.Canonical()})
 	}
 	if l.short {
 		return outcomes[1:]

@@ -37,8 +37,9 @@ func (s Setting) Name() string {
 	return s.Leg.String() + "." + s.Key
 }
 
-// value writes the value in the form of its type.
-func (s Setting) value() string {
+// Canonical returns the value in the one form of its type, however it was written:
+// 60s, and not 1m0s.
+func (s Setting) Canonical() string {
 	d := lookup(s.Key)
 	if d == nil {
 		return s.Word
@@ -67,7 +68,7 @@ func (s Setting) Value() string {
 	if s.Text != "" {
 		return s.Text
 	}
-	return s.value()
+	return s.Canonical()
 }
 
 // check returns the fault of a Setting made by hand, nil if there is none.

@@ -29,6 +29,9 @@ type Def struct {
 
 	Guest, Stack, Upstream LegDef
 
+	// says is what a setting says of itself; see Plan.Notes.
+	says []says
+
 	// sysctls are those of the guest's namespace that carry it, if its leg does.
 	sysctls func(Setting) []Sysctl
 }

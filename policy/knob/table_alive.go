@@ -1,6 +1,10 @@
 package knob
 
-import "time"
+import (
+	"time"
+
+	"tcpbox/stack/tcpstate"
+)
 
 // aliveKnobs say how long a connection that does not answer is held.
 var aliveKnobs = []Def{
@@ -32,6 +36,7 @@ var aliveKnobs = []Def{
 			Step:     time.Second,
 		},
 		sysctls: seconds("net.ipv4.tcp_keepalive_time"),
+		says:    noProbes,
 	},
 	{
 		Key:         "keepalive.interval",
@@ -60,6 +65,7 @@ var aliveKnobs = []Def{
 			Step:     time.Second,
 		},
 		sysctls: seconds("net.ipv4.tcp_keepalive_intvl"),
+		says:    noProbes,
 	},
 	{
 		Key:     "keepalive.count",
@@ -86,6 +92,7 @@ var aliveKnobs = []Def{
 			Existing: "open connections follow at the next probe",
 		},
 		sysctls: number("net.ipv4.tcp_keepalive_probes"),
+		says:    noProbes,
 	},
 	{
 		Key:     "data-retries",
@@ -213,4 +220,10 @@ var aliveKnobs = []Def{
 			Step:     time.Millisecond,
 		},
 	},
+}
+
+// noProbes is what the three say that do nothing without keepalive.
+var noProbes = []says{
+	{leg: tcpstate.Stack, with: "keepalive=off", text: "the stack sends no probes while stack.keepalive is off, whatever keepalive.idle, keepalive.interval and keepalive.count are"},
+	{leg: tcpstate.Upstream, with: "keepalive=off", text: "host sockets send no probes while upstream.keepalive is off, whatever keepalive.idle, keepalive.interval and keepalive.count are"},
 }

@@ -35,6 +35,7 @@ var closeKnobs = []Def{
 			MaxDuration: 2 * time.Minute, // TCP_FIN_TIMEOUT_MAX; the kernel makes 120 of more without a word
 		},
 		sysctls: seconds("net.ipv4.tcp_fin_timeout"),
+		says:    []says{{text: "fin-timeout is FIN-WAIT-2's and does not shorten TIME-WAIT, which is time-wait.timeout"}},
 	},
 	{
 		Key:     "half-close-timeout",

@@ -1,5 +1,7 @@
 package knob
 
+import "tcpbox/stack/tcpstate"
+
 // pathKnobs are what both ends agree on, and how they share the path.
 var pathKnobs = []Def{
 	{
@@ -73,6 +75,7 @@ var pathKnobs = []Def{
 		},
 		Upstream: LegDef{Text: "there is no socket option for it"},
 		sysctls:  words("net.ipv4.tcp_timestamps", onOff),
+		says:     []says{{leg: tcpstate.Guest, values: []string{"off"}, with: "time-wait.reuse=loopback,on", text: noReuse}},
 	},
 	{
 		Key:     "window-scaling",

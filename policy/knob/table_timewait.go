@@ -1,6 +1,13 @@
 package knob
 
-import "time"
+import (
+	"time"
+
+	"tcpbox/stack/tcpstate"
+)
+
+// noReuse is what reuse says that cannot be.
+const noReuse = "time-wait.reuse has no effect on the guest's leg without TCP timestamps: Linux takes over only a port whose connection had them"
 
 // timeWaitKnobs are those of TIME-WAIT.
 var timeWaitKnobs = []Def{
@@ -55,6 +62,10 @@ var timeWaitKnobs = []Def{
 			Text: "net.ipv4.tcp_tw_reuse of the host is for the whole host, and there is no socket option",
 		},
 		sysctls: words("net.ipv4.tcp_tw_reuse", map[string]string{"off": "0", "on": "1", "loopback": "2"}),
+		says: []says{
+			{values: []string{"loopback", "on"}, text: "time-wait.reuse is for who connects and does nothing for listeners, which is time-wait.newer-syn"},
+			{leg: tcpstate.Guest, values: []string{"loopback", "on"}, with: "timestamps=off", text: noReuse},
+		},
 	},
 	{
 		Key:         "time-wait.reuse-delay",
@@ -81,6 +92,10 @@ var timeWaitKnobs = []Def{
 			Text: "the host's is for the whole host, and there is no socket option",
 		},
 		sysctls: milliseconds("net.ipv4.tcp_tw_reuse_delay"),
+		says: []says{
+			{leg: tcpstate.Guest, with: "time-wait.reuse=off", text: "guest.time-wait.reuse-delay does nothing while guest.time-wait.reuse is off"},
+			{leg: tcpstate.Stack, with: "time-wait.reuse=off", text: "stack.time-wait.reuse-delay does nothing while stack.time-wait.reuse is off"},
+		},
 	},
 	{
 		Key:      "time-wait.max",

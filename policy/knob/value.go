@@ -211,9 +211,13 @@ func (l LegDef) outside(s Setting) string {
 	}
 }
 
-// formatDuration is d.String without units that are zero: 1m, not 1m0s.
+// formatDuration is d.String without units that are zero, 2m and not 2m0s, and what
+// is less than that in seconds: 60s and 75s are how people call these times.
 func formatDuration(d time.Duration) string {
 	text := d.String()
+	if d >= time.Minute && d < 2*time.Minute && d%time.Second == 0 {
+		text = strconv.Itoa(int(d/time.Second)) + "s"
+	}
 	if strings.HasSuffix(text, "m0s") {
 		text = strings.TrimSuffix(text, "0s")
 	}

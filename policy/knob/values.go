@@ -41,9 +41,9 @@ func (p *Plan) holds(d *Def, leg tcpstate.Leg) Value {
 	s, set := p.of(leg).find(d.Key)
 	switch {
 	case set && s.Source == "":
-		v.Value, v.Source = s.Value(), "set"
+		v.Value, v.Source = s.Canonical(), "set"
 	case set:
-		v.Value, v.Source = s.Value(), s.Source
+		v.Value, v.Source = s.Canonical(), s.Source
 	case def.Default != "":
 		v.Value, v.Source = def.Default, "default"
 	default:

@@ -54,6 +54,7 @@ type PolicyRequest struct {
 type ChangesAnswer struct {
 	V       int      `json:"v"`
 	Changes []Change `json:"changes"`
+	Notes   []string `json:"notes,omitempty"` // what the settings say of themselves
 }
 
 // Change is what one leg made of a setting.
@@ -67,7 +68,8 @@ type Change struct {
 	Existing string `json:"existing,omitempty"` // whether connections that are there follow
 }
 
-func changesOf(changes []knob.Change) []Change {
+// ChangesOf are the changes of a set.
+func ChangesOf(changes []knob.Change) []Change {
 	out := make([]Change, 0, len(changes))
 	for _, c := range changes {
 		out = append(out, Change{c.Leg.String(), c.Key, c.From, c.To, c.Applied, c.Text, c.Existing})
@@ -109,7 +111,10 @@ func (s *Server) set(w http.ResponseWriter, r *http.Request) {
 		}
 		settings = append(settings, setting)
 	}
-	s.answerChanges(w)(s.box.Set(settings...))
+	changes, err := s.box.Set(settings...)
+	s.answerChanges(w, changes, err, func(key string) bool {
+		return slices.ContainsFunc(settings, func(s knob.Setting) bool { return s.Key == key })
+	})
 }
 
 func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
@@ -126,20 +131,34 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, errors.New("dns cannot be changed while the sandbox runs"), "leave it out, or start the sandbox again")
 		return
 	}
-	s.answerChanges(w)(s.box.SetPolicy(SettingsOf(*req.Document)))
+	changes, err := s.box.SetPolicy(SettingsOf(*req.Document))
+	s.answerChanges(w, changes, err, ChangedIn(changes))
 }
 
-func (s *Server) answerChanges(w http.ResponseWriter) func([]knob.Change, error) {
-	return func(changes []knob.Change, err error) {
-		var wrong *tcpbox.ConfigError
-		switch {
-		case errors.As(err, &wrong):
-			refuseSettings(w, http.StatusBadRequest, err)
-		case err != nil:
-			refuseSettings(w, http.StatusConflict, err)
-		default:
-			answer(w, http.StatusOK, ChangesAnswer{V: Version, Changes: changesOf(changes)})
+// ChangedIn returns what reports whether a knob is among changes.
+func ChangedIn(changes []knob.Change) func(key string) bool {
+	return func(key string) bool {
+		return slices.ContainsFunc(changes, func(c knob.Change) bool { return c.Applied && c.Key == key })
+	}
+}
+
+// answerChanges answers with what was changed, or why not, and with the notes of
+// the knobs that are news.
+func (s *Server) answerChanges(w http.ResponseWriter, changes []knob.Change, err error, news func(key string) bool) {
+	var wrong *tcpbox.ConfigError
+	switch {
+	case errors.As(err, &wrong):
+		refuseSettings(w, http.StatusBadRequest, err)
+	case err != nil:
+		refuseSettings(w, http.StatusConflict, err)
+	default:
+		out := ChangesAnswer{V: Version, Changes: ChangesOf(changes)}
+		for _, n := range s.box.Settings().Notes() {
+			if news(n.Key) {
+				out.Notes = append(out.Notes, n.Text)
+			}
 		}
+		answer(w, http.StatusOK, out)
 	}
 }
 
@@ -214,8 +233,8 @@ func (c *Client) SetPolicy(ctx context.Context, d document.Document) (ChangesAns
 	return out, err
 }
 
-// String returns one line for people.
-func (c Change) String() string {
+// Line returns one line for people, with arrow between what was and what is.
+func (c Change) Line(arrow string) string {
 	name := c.Leg + "." + c.Key
 	if !c.Applied {
 		return name + " is not changed: " + c.Text
@@ -224,5 +243,5 @@ func (c Change) String() string {
 	if from == "" {
 		from = "its default"
 	}
-	return fmt.Sprintf("%s: %s > %s: %s", name, from, c.To, c.Existing)
+	return fmt.Sprintf("%s: %s %s %s: %s", name, from, arrow, c.To, c.Existing)
 }

@@ -54,7 +54,7 @@ func TestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	answer, err := c.Set(t.Context(), s)
-	if err != nil || len(answer.Changes) != 1 || answer.Changes[0].String() != "stack.fin-timeout: 60s > 5s: new ones follow" {
+	if err != nil || len(answer.Changes) != 1 || answer.Changes[0].Line(">") != "stack.fin-timeout: 60s > 5s: new ones follow" {
 		t.Errorf("Set = %+v, %v", answer, err)
 	}
 	now, err := c.Settings(t.Context())

@@ -23,7 +23,7 @@ type tuning struct {
 // tunings are the knobs that the stack carries, but for those of the relay.
 var tunings = map[string]tuning{
 	"time-wait.timeout": {
-		text:  func(s knob.Setting) string { return fmt.Sprintf("TIME-WAIT lasts %v", s.Duration) },
+		text:  func(s knob.Setting) string { return fmt.Sprintf("TIME-WAIT lasts %s", s.Canonical()) },
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetTimeWaitTimeout(s.Duration) },
 	},
 	"time-wait.reuse": {
@@ -33,7 +33,9 @@ var tunings = map[string]tuning{
 		}),
 	},
 	"time-wait.reuse-delay": {
-		text:  func(s knob.Setting) string { return fmt.Sprintf("active opens reuse a TIME-WAIT after %v", s.Duration) },
+		text: func(s knob.Setting) string {
+			return fmt.Sprintf("active opens reuse a TIME-WAIT after %s", s.Canonical())
+		},
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetTimeWaitReuseDelay(s.Duration) }),
 	},
 	"time-wait.max": {
@@ -54,7 +56,7 @@ var tunings = map[string]tuning{
 	},
 	"fin-timeout": {
 		text: func(s knob.Setting) string {
-			return fmt.Sprintf("FIN-WAIT-2 lasts %v once its owner has closed; TIME-WAIT is not shortened", s.Duration)
+			return fmt.Sprintf("FIN-WAIT-2 lasts %s once its owner has closed; TIME-WAIT is not shortened", s.Canonical())
 		},
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetFINTimeout(s.Duration) },
 	},
@@ -75,11 +77,15 @@ var tunings = map[string]tuning{
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetDataRetries(s.Int) },
 	},
 	"rto.min": {
-		text:  func(s knob.Setting) string { return fmt.Sprintf("a retransmission timeout is at least %v", s.Duration) },
+		text: func(s knob.Setting) string {
+			return fmt.Sprintf("a retransmission timeout is at least %s", s.Canonical())
+		},
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetMinRTO(s.Duration) },
 	},
 	"rto.max": {
-		text:  func(s knob.Setting) string { return fmt.Sprintf("a retransmission timeout is at most %v", s.Duration) },
+		text: func(s knob.Setting) string {
+			return fmt.Sprintf("a retransmission timeout is at most %s", s.Canonical())
+		},
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetMaxRTO(s.Duration) },
 	},
 	"keepalive": {
@@ -87,11 +93,11 @@ var tunings = map[string]tuning{
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetKeepAlive(s.Word == "on") },
 	},
 	"keepalive.idle": {
-		text:  func(s knob.Setting) string { return fmt.Sprintf("the first probe comes after %v", s.Duration) },
+		text:  func(s knob.Setting) string { return fmt.Sprintf("the first probe comes after %s", s.Canonical()) },
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetKeepAliveIdle(s.Duration) },
 	},
 	"keepalive.interval": {
-		text:  func(s knob.Setting) string { return fmt.Sprintf("the next probe comes after %v", s.Duration) },
+		text:  func(s knob.Setting) string { return fmt.Sprintf("the next probe comes after %s", s.Canonical()) },
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetKeepAliveInterval(s.Duration) },
 	},
 	"keepalive.count": {
@@ -141,7 +147,7 @@ var tunings = map[string]tuning{
 			if s.Duration == 0 {
 				return "only retransmissions are counted"
 			}
-			return fmt.Sprintf("a connection ends when nothing is acknowledged for %v", s.Duration)
+			return fmt.Sprintf("a connection ends when nothing is acknowledged for %s", s.Canonical())
 		},
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetUserTimeout(s.Duration) },
 	},
@@ -185,7 +191,7 @@ var tunings = map[string]tuning{
 			if s.Duration == 0 {
 				return "what its owner has closed stays for as long as it is acknowledged"
 			}
-			return fmt.Sprintf("what its owner has closed is ended after %v", s.Duration)
+			return fmt.Sprintf("what its owner has closed is ended after %s", s.Canonical())
 		},
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetOrphanTimeout(s.Duration) }),
 	},
