@@ -96,22 +96,63 @@ func (c *console) send(s string) {
 // expect waits until the output has text, after all that was expected before.
 func (c *console) expect(text string) {
 	c.t.Helper()
-	deadline := time.Now().Add(patience)
+	if ok, rest, before := c.within(patience, text); !ok {
+		c.t.Fatalf("%q never came; there is %q, after %q\n%s", text, rest, before, c.session())
+	}
+}
+
+// typeUntil types a line, and once more whenever a while has passed without the
+// output having text. A line can be lost on its way: what clears a terminal's
+// input, such as a key that makes a signal, does not ask who typed it.
+func (c *console) typeUntil(line, text string) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); ; {
+		c.send(line)
+		ok, rest, before := c.within(patience/10, text)
+		switch {
+		case ok:
+			return
+		case time.Now().After(deadline):
+			c.t.Fatalf("%q never came; there is %q, after %q\n%s", text, rest, before, c.session())
+		}
+		c.t.Logf("%q was typed without effect; there is %q\n%s", line, rest, c.session())
+	}
+}
+
+// within waits for text for so long. If it does not come, rest is the output
+// that nothing has gone past yet, and before all earlier.
+func (c *console) within(limit time.Duration, text string) (ok bool, rest, before string) {
+	deadline := time.Now().Add(limit)
 	for {
 		c.mu.Lock()
 		rest := c.output.String()[c.seen:]
 		if i := strings.Index(rest, text); i >= 0 {
 			c.seen += i + len(text)
 			c.mu.Unlock()
-			return
+			return true, "", ""
 		}
 		whole := c.output.String()
 		c.mu.Unlock()
 		if time.Now().After(deadline) {
-			c.t.Fatalf("%q never came; there is %q, after %q", text, rest, whole[:len(whole)-len(rest)])
+			return false, rest, whole[:len(whole)-len(rest)]
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
+}
+
+// session says what is left in the console's session: state, group and the
+// group in the foreground of each process (proc(5), /proc/pid/stat).
+func (c *console) session() string {
+	var b strings.Builder
+	for _, p := range processes() {
+		if sid, err := unix.Getsid(p); err != nil || sid != c.cmd.Process.Pid {
+			continue
+		}
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
+		wchan, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", p))
+		fmt.Fprintf(&b, "%s, in %s (%v)\n", bytes.TrimSpace(stat), wchan, err)
+	}
+	return b.String()
 }
 
 // specFile is the path of a file with the spec.
@@ -267,8 +308,7 @@ func TestJobControl(t *testing.T) {
 			c.expect("inner$ ")
 			c.send("exec sh -c 'exit 5'\n") // a plain exit would warn of the stopped job
 			c.expect("status 5\r\n")
-			c.send("word\n")
-			c.expect("outer got word\r\n")
+			c.typeUntil("word\n", "outer got word\r\n")
 		})
 		t.Run("a shell in the sandbox suspends itself", func(t *testing.T) {
 			c := shell(t)
