@@ -74,7 +74,7 @@ var rooms = []room{
 
 	{"cmd/internal/control", commandImports(), "the control socket speaks for package tcpbox"},
 	{"cmd/internal/cni", commandImports("cmd/internal/control"), "the plugin's verbs drive package tcpbox"},
-	{"cmd/internal/lab", commandImports("cmd/internal/view", "stack/sim"), "a lab is data, run through package tcpbox"},
+	{"cmd/internal/lab", commandImports("cmd/internal/view", "netns/sockdiag", "stack/sim"), "a lab is data, run through package tcpbox"},
 	{"cmd/internal/doctor", commandImports(), "what is tried is package tcpbox, and the kernel"},
 	{"cmd/internal/manual", nil, "a help text is text, whatever it is about"},
 	{"cmd/*", commandImports("cmd/internal/control", "cmd/internal/cni", "cmd/internal/lab", "cmd/internal/doctor", "cmd/internal/manual", "cmd/internal/view"), "a command is flags, texts and package tcpbox"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"tcpbox/policy/knob"
 	"tcpbox/stack/peer"
@@ -13,94 +14,157 @@ import (
 // maxTimes bounds what one step does.
 const maxTimes = 1 << 20
 
+// fault is what is wrong with a lab: with a row of it, and with a step of that,
+// if their numbers are not below zero.
+type fault struct {
+	row, step int
+	err       error
+}
+
 // Check reports everything that is wrong with a lab.
 func (l *Lab) Check() error {
 	var errs []error
-	bad := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("lab: "+format, args...))
+	for _, f := range l.faults() {
+		errs = append(errs, fmt.Errorf("lab: %w", f.err))
 	}
+	return errors.Join(errs...)
+}
+
+// faults are what is wrong with a lab, in order.
+func (l *Lab) faults() (faults []fault) {
+	bad := func(row, step int, err error) { faults = append(faults, fault{row, step, err}) }
 	if l.Name == "" {
-		bad("it has no name")
+		bad(-1, -1, errors.New("it has no name"))
 	}
 	if len(l.Variants) == 0 {
-		bad("%s: it has no rows", l.Name)
+		bad(-1, -1, fmt.Errorf("%s: it has no rows", l.Name))
 	}
 	if !slices.Contains([]Where{"", OnGuest, OnStack}, l.Where) {
-		bad("%s: there is no place %q; the places are %q and %q", l.Name, l.Where, OnGuest, OnStack)
+		bad(-1, -1, fmt.Errorf("%s: there is no place %q; the places are %q and %q", l.Name, l.Where, OnGuest, OnStack))
 	}
-	errs = append(errs, l.checkSettings(l.Settings)...)
+	for _, err := range l.checkSettings(l.Settings) {
+		bad(-1, -1, err)
+	}
 	if _, err := l.peers(); err != nil {
-		errs = append(errs, err)
+		bad(-1, -1, err)
 	}
 	names := map[string]bool{}
 	for i := range l.Variants {
 		v := &l.Variants[i]
 		if v.Name == "" || names[v.Name] {
-			bad("row %d: the name %q is empty or taken", i+1, v.Name)
+			bad(i, -1, fmt.Errorf("row %d: the name %q is empty or taken", i+1, v.Name))
 		}
 		names[v.Name] = true
-		for _, err := range v.check(l) {
-			errs = append(errs, fmt.Errorf("lab: row %s: %w", v.Name, err))
-		}
+		v.check(l, func(step int, err error) { bad(i, step, fmt.Errorf("row %s: %w", v.Name, err)) })
 	}
-	return errors.Join(errs...)
+	return faults
 }
 
-func (v *Variant) check(l *Lab) []error {
-	errs := l.checkSettings(v.Settings)
+func (v *Variant) check(l *Lab, bad func(step int, err error)) {
+	for _, err := range l.checkSettings(v.Settings) {
+		bad(-1, err)
+	}
 	if !slices.ContainsFunc(groups, func(g groupHead) bool { return g.group == v.Group }) {
-		errs = append(errs, fmt.Errorf("there is no group %q", v.Group))
+		bad(-1, fmt.Errorf("there is no group %q", v.Group))
 	}
 	if len(v.Steps) == 0 {
-		errs = append(errs, errors.New("it has no steps"))
+		bad(-1, errors.New("it has no steps"))
 	}
 	for _, name := range slices.Concat(slices.Sorted(maps.Keys(v.After)), slices.Sorted(maps.Keys(v.Within))) {
 		if v.stepOf(name) == "" && !l.counts(name) {
-			errs = append(errs, fmt.Errorf("nothing counts %q", name))
+			bad(-1, checkCount(name))
 		}
 	}
 	names := map[string]bool{}
 	for i := range v.Steps {
 		s := &v.Steps[i]
-		if s.Name == "" || names[s.Name] {
-			errs = append(errs, fmt.Errorf("step %d: the name %q is empty or taken", i+1, s.Name))
+		switch {
+		case s.Name == "" || names[s.Name]:
+			bad(i, fmt.Errorf("step %d: the name %q is empty or taken", i+1, s.Name))
+		case checkCount(s.Name+".listen") == nil || strings.Contains(s.Name, "."):
+			bad(i, fmt.Errorf("step %d: a step cannot be called %q", i+1, s.Name))
 		}
 		names[s.Name] = true
 		if (s.Sim != nil) != l.onStack() {
-			errs = append(errs, fmt.Errorf("step %s: scenes, and only they, are steps of a lab in virtual time", s.Name))
+			bad(i, fmt.Errorf("step %s: scenes, and only they, are steps of a lab in virtual time", s.Name))
 		}
 		if err := s.check(); err != nil {
-			errs = append(errs, fmt.Errorf("step %s: %w", s.Name, err))
+			bad(i, fmt.Errorf("step %s: %w", s.Name, err))
 		}
 	}
-	return errs
 }
 
 func (s *Step) check() error {
 	if !slices.Contains([]When{AtOnce, AfterDelay}, s.When) {
 		return fmt.Errorf("there is no time %q", s.When)
 	}
-	times, kinds := 0, 0
-	for _, is := range []bool{s.Connect != nil, s.Fetch != nil, s.Sim != nil} {
-		if is {
-			kinds++
+	kinds := s.kinds()
+	if len(kinds) != 1 {
+		return fmt.Errorf("it does not do exactly one thing: %q", kinds)
+	}
+	for name := range s.Within {
+		if _, also := s.Expect[name]; also {
+			return fmt.Errorf("%q is expected twice", name)
 		}
 	}
 	switch {
-	case kinds != 1:
-		return errors.New("it does not do exactly one thing")
 	case s.Sim != nil:
 		return s.Sim.check()
 	case s.Connect != nil:
-		times = s.Connect.Times
-		if !slices.Contains([]Close{ClientShutdown, ClientClose, ServerFirst, ClientReset}, s.Connect.Close) {
-			return fmt.Errorf("there is no way to close called %q", s.Connect.Close)
+		if err := oneOf("way to close", s.Connect.Close, ClientShutdown, ClientClose, ServerFirst, ClientReset); err != nil {
+			return err
 		}
-	default:
-		times = s.Fetch.Times
+		return checkTimes(s.Connect.Times)
+	case s.Fetch != nil:
+		return checkTimes(s.Fetch.Times)
+	case s.Listen != nil:
+		if s.In != InStack {
+			if _, err := portOf(s.Listen.At); err != nil {
+				return err
+			}
+		}
+		return oneOf("server that does", s.Listen.Then, "", ThenClose, ThenReadEnd, ThenLeak, ThenHold)
+	case s.Accept != nil:
+		return checkTimes(s.Accept.Times)
+	case s.Open != nil:
+		return checkTimes(s.Open.Times)
+	case s.Act != nil:
+		if s.Act.Bytes < 0 || s.Act.Bytes > maxBytes {
+			return fmt.Errorf("%d bytes are not from 0 to %d", s.Act.Bytes, maxBytes)
+		}
+		return oneOf("thing to do", s.Act.Do, DoShutdown, DoClose, DoReset, DoWrite, DoFill, DoRead, DoReadEnd)
+	case s.Wait != nil:
+		if most := int(maxStep.Milliseconds()); s.Wait.For < 0 || s.Wait.Until < 0 || s.Wait.For+s.Wait.Until >= most {
+			return fmt.Errorf("it does not wait from 0 to %d milliseconds", most)
+		}
+	case s.Command != nil:
+		if len(s.Command.Args) == 0 {
+			return errors.New("it has no command")
+		}
+		if s.Command.Stays != "" {
+			_, err := portOf(s.Command.Stays)
+			return err
+		}
+	case s.Set != nil:
+		return errors.Join((&Lab{}).checkSettings(s.Set.Settings)...)
 	}
+	return nil
+}
+
+// maxBytes bounds what is written to one connection.
+const maxBytes = 1 << 30
+
+func checkTimes(times int) error {
 	if times < 1 || times > maxTimes {
 		return fmt.Errorf("%d times is not from 1 to %d", times, maxTimes)
+	}
+	return nil
+}
+
+// oneOf reports that word is none of those that are known.
+func oneOf[T ~string](what string, word T, known ...T) error {
+	if !slices.Contains(known, word) {
+		return fmt.Errorf("there is no %s called %q; there are %q", what, word, known)
 	}
 	return nil
 }
@@ -108,7 +172,7 @@ func (s *Step) check() error {
 // counts reports whether something counts a figure when all steps are done. In
 // virtual time the scenes do, by names of their own.
 func (l *Lab) counts(name string) bool {
-	return l.onStack() || slices.Contains(counts, name)
+	return l.onStack() || checkCount(name) == nil
 }
 
 func (l *Lab) checkSettings(settings []Setting) (errs []error) {

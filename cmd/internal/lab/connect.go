@@ -79,26 +79,41 @@ func connectOnce(to netip.AddrPort, end Close) (err error) {
 
 // connect connects a socket that does not block and waits for the outcome.
 func connect(fd int, to netip.AddrPort) error {
-	err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	err := startConnect(fd, to)
 	if errors.Is(err, unix.EINPROGRESS) {
-		if err := await(fd, unix.POLLOUT); err != nil {
-			return fmt.Errorf("connect: %w", err)
-		}
-		code, getErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
-		if getErr != nil {
-			return fmt.Errorf("getsockopt SO_ERROR: %w", getErr)
-		}
-		if code == 0 {
-			return nil
-		}
-		err = unix.Errno(code)
+		return finishConnect(fd, patience)
 	}
+	return err
+}
+
+// startConnect begins a connection: EINPROGRESS says that it has.
+func startConnect(fd int, to netip.AddrPort) error {
+	err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
 	var errno unix.Errno
-	if errors.As(err, &errno) {
+	if errors.As(err, &errno) && errno != unix.EINPROGRESS {
 		return &connectError{errno}
 	}
 	return err
 }
+
+// finishConnect waits for the outcome of what startConnect has begun: ETIMEDOUT
+// says that there was none for so long.
+func finishConnect(fd int, within time.Duration) error {
+	if err := await(fd, unix.POLLOUT, within); err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err != nil {
+		return fmt.Errorf("getsockopt SO_ERROR: %w", err)
+	}
+	if code != 0 {
+		return &connectError{unix.Errno(code)}
+	}
+	return nil
+}
+
+// ms is so many milliseconds.
+func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // readToEnd reads until the peer's FIN.
 func readToEnd(fd int) error {
@@ -107,7 +122,7 @@ func readToEnd(fd int) error {
 		n, err := unix.Read(fd, buf[:])
 		switch {
 		case errors.Is(err, unix.EAGAIN):
-			if err := await(fd, unix.POLLIN); err != nil {
+			if err := await(fd, unix.POLLIN, patience); err != nil {
 				return fmt.Errorf("read: %w", err)
 			}
 		case errors.Is(err, unix.EINTR):
@@ -119,9 +134,10 @@ func readToEnd(fd int) error {
 	}
 }
 
-// await waits until the socket is ready for the events, or has failed.
-func await(fd int, events int16) error {
-	end := time.Now().Add(patience)
+// await waits until the socket is ready for the events, or has failed: ETIMEDOUT
+// says that it was not for so long.
+func await(fd int, events int16, within time.Duration) error {
+	end := time.Now().Add(within)
 	for {
 		left := time.Until(end)
 		if left <= 0 {

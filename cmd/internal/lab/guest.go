@@ -22,6 +22,7 @@ type answer struct {
 // It is meant to be the whole program: tcpbox lab guest.
 func ServeGuest(r io.Reader, w io.Writer) error {
 	steps, answers := json.NewDecoder(r), json.NewEncoder(w)
+	p := newProgram()
 	for {
 		var s Step
 		if err := steps.Decode(&s); errors.Is(err, io.EOF) {
@@ -30,30 +31,17 @@ func ServeGuest(r io.Reader, w io.Writer) error {
 			return fmt.Errorf("lab: read a step: %w", err)
 		}
 		var a answer
-		if err := s.do(&a); err != nil {
+		err := s.check()
+		if err == nil {
+			a.Figures, err = p.do(&s)
+		}
+		if err != nil {
 			a.Error = err.Error()
 		}
 		if err := answers.Encode(a); err != nil {
 			return fmt.Errorf("lab: write an answer: %w", err)
 		}
 	}
-}
-
-// do does a step in the guest.
-func (s *Step) do(a *answer) (err error) {
-	if err := s.check(); err != nil {
-		return err
-	}
-	if s.Fetch != nil {
-		a.Figures, err = s.Fetch.do()
-		return err
-	}
-	to, err := resolve(s.Connect.To)
-	if err != nil {
-		return err
-	}
-	a.Figures, err = s.Connect.do(to)
-	return err
 }
 
 // lookupTime bounds the look-up of a peer's name.

@@ -82,8 +82,8 @@ type Variant struct {
 	After Figures `json:"after,omitempty"`
 
 	// Within are figures of which only the bounds are known, such as the time
-	// that is left on a timer: of steps, as "first.timer", and those counted
-	// afterwards.
+	// that is left on a timer: of steps, as "first.timer", where they do not
+	// stand there, and those counted afterwards.
 	Within map[string]Range `json:"within,omitempty"`
 }
 

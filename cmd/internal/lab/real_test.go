@@ -110,12 +110,12 @@ func ssPart() error {
 		return errors.Join(err, b.close())
 	}
 	out := []int{row.Measured[guestTimeWait]}
-	if err := s.steps.Close(); err != nil {
+	if err := s.first.steps.Close(); err != nil {
 		return err
 	}
 	for range 2 {
 		var n int
-		if err := s.decoder.Decode(&n); err != nil {
+		if err := s.first.decoder.Decode(&n); err != nil {
 			return err
 		}
 		out = append(out, n)

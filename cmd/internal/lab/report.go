@@ -65,6 +65,18 @@ func (v *Variant) expected() Figures {
 	return f
 }
 
+// within are all the figures of which the row expects bounds.
+func (v *Variant) within() map[string]Range {
+	all := map[string]Range{}
+	maps.Copy(all, v.Within)
+	for i := range v.Steps {
+		for name, r := range v.Steps[i].Within {
+			all[v.Steps[i].Name+"."+name] = r
+		}
+	}
+	return all
+}
+
 // Differences are the names of the figures that are not as expected, in order.
 // Of a step every figure is compared; of those counted afterwards only the
 // expected ones.

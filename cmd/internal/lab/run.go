@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -31,6 +32,10 @@ type Runner struct {
 	// of the segments.
 	KeepLog bool
 
+	// Patience is how long counts have to become what is expected of them. Zero
+	// means 20 s.
+	Patience time.Duration
+
 	// start makes the box of a row. Nil means a sandbox, and two hosts in memory
 	// for labs that run in virtual time.
 	start func(context.Context, *Lab, *Variant) (box, error)
@@ -42,7 +47,7 @@ type box interface {
 	sysctl(name string) (string, error)
 	setSysctl(name, value string) error
 	settle(context.Context) error // waits until every connection has ended, but for TIME-WAIT
-	count() (Figures, error)
+	count(ctx context.Context, expect Figures, within map[string]Range) (Figures, error)
 	close() error
 	took() Log // what happened, of a box that is closed
 }
@@ -130,7 +135,7 @@ func (r *Runner) Run(ctx context.Context, l *Lab) (*Report, error) {
 // spoilt by a stall of the machine.
 func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (row Row, again bool, err error) {
 	begin := time.Now()
-	row = Row{Variant: v, Expected: v.expected(), Within: v.Within, Measured: Figures{}}
+	row = Row{Variant: v, Expected: v.expected(), Within: v.within(), Measured: Figures{}}
 	start := r.start
 	switch {
 	case start != nil:
@@ -216,12 +221,16 @@ func (row *Row) measure(ctx context.Context, b box, l *Lab) error {
 			return errLate
 		}
 		row.Measured.add(s.Name, figures)
-		if err := b.settle(ctx); err != nil {
-			return fmt.Errorf("step %s: %w", s.Name, err)
+		if row.Variant.passing() {
+			if err := b.settle(ctx); err != nil {
+				return fmt.Errorf("step %s: %w", s.Name, err)
+			}
 		}
 		last = now()
 	}
-	after, err := b.count()
+	counted := maps.Clone(row.Within)
+	maps.DeleteFunc(counted, func(name string, _ Range) bool { return row.stepOf(name) != "" })
+	after, err := b.count(ctx, row.Variant.After, counted)
 	for name, n := range after {
 		row.Measured[name] = n
 	}

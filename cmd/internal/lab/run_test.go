@@ -53,7 +53,7 @@ func (b *fakeBox) setSysctl(name, value string) error {
 
 func (b *fakeBox) settle(context.Context) error { b.note("settle"); return nil }
 
-func (b *fakeBox) count() (Figures, error) {
+func (b *fakeBox) count(context.Context, Figures, map[string]Range) (Figures, error) {
 	b.note("count")
 	if b.after != nil {
 		return b.after, nil

@@ -1,29 +1,33 @@
 package lab
 
 import (
+	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"tcpbox"
 	"tcpbox/policy/knob"
 	"tcpbox/stack/statelog"
-	"tcpbox/stack/tcpstate"
 )
 
 // sandbox is the box of a row: a real one, with ServeGuest as its guest.
 type sandbox struct {
-	box     *tcpbox.Sandbox
-	steps   *os.File // to the guest
-	answers *os.File // from the guest
-	decoder *json.Decoder
-	stack   *endpoints
-	log     *logKeeper // nil: nothing is kept
+	box      *tcpbox.Sandbox
+	first    *talk            // with the guest
+	programs map[string]*talk // with further programs of the guest, by name
+	args     []string         // what calls ServeGuest
+	stderr   *os.File
+	end      *stackEnd
+	stack    *endpoints
+	patience time.Duration // for counts to become what is expected
+	log      *logKeeper    // nil: nothing is kept
 }
 
 // startSandbox starts a sandbox for a row, offline, with the row's knobs. The
@@ -55,7 +59,10 @@ func (r *Runner) startSandbox(ctx context.Context, l *Lab, v *Variant) (box, err
 		}
 		cfg.Knobs = append(cfg.Knobs, set)
 	}
-	s := &sandbox{stack: newEndpoints()}
+	s := &sandbox{
+		stack: newEndpoints(), programs: make(map[string]*talk), args: cfg.Args, stderr: r.Stderr,
+		patience: cmp.Or(r.Patience, patience),
+	}
 	cfg.OnRecords = s.stack.read
 	if r.KeepLog {
 		s.log = &logKeeper{name: cfg.Name}
@@ -66,49 +73,125 @@ func (r *Runner) startSandbox(ctx context.Context, l *Lab, v *Variant) (box, err
 		}
 	}
 
-	var guestIn, guestOut *os.File
-	if guestIn, s.steps, err = os.Pipe(); err != nil {
-		return nil, fmt.Errorf("lab: %w", err)
-	}
-	defer guestIn.Close()
-	if s.answers, guestOut, err = os.Pipe(); err != nil {
-		s.steps.Close()
-		return nil, fmt.Errorf("lab: %w", err)
-	}
-	defer guestOut.Close()
-	s.decoder = json.NewDecoder(s.answers)
-	cfg.Stdin, cfg.Stdout = guestIn, guestOut
-	if s.box, err = tcpbox.Start(ctx, cfg); err != nil {
-		s.steps.Close()
-		s.answers.Close()
+	cfg.TraceSegments = cfg.TraceSegments || v.countsSegments()
+	if s.first, cfg.Stdin, cfg.Stdout, err = newTalk(); err != nil {
 		return nil, err
 	}
+	defer cfg.Stdin.Close()
+	defer cfg.Stdout.Close()
+	if s.box, err = tcpbox.Start(ctx, cfg); err != nil {
+		return nil, errors.Join(err, s.first.close())
+	}
+	s.end = newStackEnd(s.box)
 	return s, nil
 }
 
-// step has the guest do a step. If ctx ends, so does the sandbox.
+// countsSegments reports whether a figure of the row is a number of segments.
+func (v *Variant) countsSegments() bool {
+	isSegments := func(name string) bool { return strings.HasPrefix(name, "sent.") }
+	all := slices.Concat(slices.Collect(maps.Keys(v.After)), slices.Collect(maps.Keys(v.Within)))
+	for i := range v.Steps {
+		all = slices.AppendSeq(all, maps.Keys(v.Steps[i].Expect))
+		all = slices.AppendSeq(all, maps.Keys(v.Steps[i].Within))
+	}
+	return slices.ContainsFunc(all, isSegments)
+}
+
+// step does a step, or has a program of the guest do it. If ctx ends, so does the
+// sandbox.
 func (s *sandbox) step(ctx context.Context, st *Step) (Figures, error) {
 	ctx, cancel := context.WithTimeout(ctx, maxStep)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = s.box.Close() })
 	defer stop()
+	f, err := s.do(ctx, st)
+	if err != nil {
+		return nil, errors.Join(err, context.Cause(ctx))
+	}
+	within := s.patience
+	if st.Wait != nil {
+		within = max(within, ms(st.Wait.Until))
+	}
+	return f, s.become(ctx, f, st.Expect, st.Within, within)
+}
 
+func (s *sandbox) do(ctx context.Context, st *Step) (Figures, error) {
+	switch {
+	case st.Wait != nil:
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(ms(st.Wait.For)):
+		}
+		return Figures{}, nil
+	case st.Set != nil:
+		return Figures{}, s.set(st.Set.Settings)
+	case st.Stop != nil:
+		return Figures{}, s.stop(st.Stop.Program)
+	case st.Command != nil:
+		return s.command(ctx, st.Command)
+	case st.In == InStack:
+		return s.end.do(ctx, st)
+	}
+	t, err := s.program(ctx, st.In)
+	if err != nil {
+		return nil, err
+	}
 	question := *st
 	question.Expect = nil // the guest does not need to know
-	if err := json.NewEncoder(s.steps).Encode(&question); err != nil {
-		return nil, fmt.Errorf("lab: tell the guest: %w", errors.Join(context.Cause(ctx), err))
-	}
-	var a answer
-	if err := s.decoder.Decode(&a); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = errors.New("the guest ended")
+	return t.ask(&question)
+}
+
+// become waits until what is counted is what is expected of it, for so long, and
+// adds it to f.
+func (s *sandbox) become(ctx context.Context, f, expect Figures, ranges map[string]Range, within time.Duration) error {
+	names := slices.DeleteFunc(slices.Concat(slices.Sorted(maps.Keys(expect)), slices.Sorted(maps.Keys(ranges))),
+		func(name string) bool { return checkCount(name) != nil })
+	end := time.Now().Add(within)
+	for {
+		n := snapshot{s: s}
+		equal := true
+		for _, name := range names {
+			v, err := n.count(name)
+			if err != nil {
+				return err
+			}
+			f[name] = v
+			if r, ok := ranges[name]; ok {
+				equal = equal && r.holds(v)
+			} else {
+				equal = equal && v == expect[name]
+			}
 		}
-		return nil, fmt.Errorf("lab: hear the guest: %w", errors.Join(context.Cause(ctx), err))
+		if equal || time.Now().After(end) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(5 * time.Millisecond):
+		}
 	}
-	if a.Error != "" {
-		return nil, errors.New(a.Error)
+}
+
+// set changes settings while the row runs.
+func (s *sandbox) set(settings []Setting) error {
+	for _, set := range settings {
+		if name, value, ok := set.Sysctl(); ok {
+			if err := s.setSysctl(name, value); err != nil {
+				return err
+			}
+			continue
+		}
+		k, err := knob.ParseSetting(string(set))
+		if err != nil {
+			return err
+		}
+		if _, err := s.box.Set(k); err != nil {
+			return err
+		}
 	}
-	return a.Figures, nil
+	return nil
 }
 
 func (s *sandbox) sysctl(name string) (string, error) { return s.box.NS().Sysctl(name) }
@@ -152,28 +235,31 @@ func (s *sandbox) settle(ctx context.Context) error {
 	}
 }
 
-func (s *sandbox) count() (Figures, error) {
+func (s *sandbox) count(ctx context.Context, expect Figures, ranges map[string]Range) (Figures, error) {
+	f := Figures{}
 	now, err := s.sockets()
 	if err != nil {
 		return nil, err
 	}
-	text, err := s.box.NS().ProcNet("netstat")
-	if err != nil {
-		return nil, err
+	n := snapshot{s: s}
+	for _, name := range counts {
+		if name == guestTimeWait {
+			f[name] = now.timeWait
+			continue
+		}
+		if f[name], err = n.count(name); err != nil {
+			return nil, err
+		}
 	}
-	mib, err := parseNetstat(text)
-	if err != nil {
-		return nil, err
-	}
-	_, waiting := s.stack.count()
-	return Figures{
-		guestTimeWait: now.timeWait, stackTimeWait: waiting,
-		synRetransmits: mib["TcpExtTCPSynRetrans"], timeWaitOverflow: mib["TcpExtTCPTimeWaitOverflow"],
-	}, nil
+	return f, s.become(ctx, f, expect, ranges, s.patience)
 }
 
 func (s *sandbox) close() error {
-	return errors.Join(s.box.Close(), s.steps.Close(), s.answers.Close())
+	err := errors.Join(s.box.Close(), s.first.close())
+	for _, t := range s.programs {
+		err = errors.Join(err, t.close())
+	}
+	return err
 }
 
 // took returns what happened. The sandbox has ended.
@@ -213,44 +299,4 @@ func (k *logKeeper) segments(segments []statelog.Segment) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.log.Segments = append(k.log.Segments, segments[:min(len(segments), maxLog-len(k.log.Segments))]...)
-}
-
-// endpoints follows the stack's endpoints by the state log.
-type endpoints struct {
-	mu    sync.Mutex
-	state map[tcpstate.Conn]tcpstate.State // of those that are neither CLOSED nor LISTEN
-}
-
-func newEndpoints() *endpoints {
-	return &endpoints{state: make(map[tcpstate.Conn]tcpstate.State)}
-}
-
-// read takes a part of the log.
-func (e *endpoints) read(items []statelog.Item) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for i := range items {
-		switch t := &items[i].Transition; {
-		case !items[i].IsTransition() || t.Leg != tcpstate.Stack:
-		case t.To == tcpstate.Closed || t.To == tcpstate.Listen:
-			delete(e.state, t.Conn)
-		default:
-			e.state[t.Conn] = t.To
-		}
-	}
-}
-
-// count returns how many endpoints have a connection that has not ended, and
-// how many are in TIME-WAIT.
-func (e *endpoints) count() (open, waiting int) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, st := range e.state {
-		if st == tcpstate.TimeWait {
-			waiting++
-		} else {
-			open++
-		}
-	}
-	return open, waiting
 }

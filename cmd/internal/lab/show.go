@@ -121,14 +121,14 @@ func (v *Variant) show(b *strings.Builder, width int) {
 	}
 	for i := range v.Steps {
 		s := &v.Steps[i]
-		expect := Figures{}
-		expect.add(s.Name, s.Expect)
-		delete(expect, s.Name+".first-failure") // it goes without saying
-		line(s.Name, s.text()+": "+expect.of(s.Name))
+		line(s.Name, s.text()+s.expectText())
 	}
 	var after []string
 	for _, n := range slices.Sorted(maps.Keys(v.After)) {
 		after = append(after, fmt.Sprintf("%s %d", n, v.After[n]))
+	}
+	for _, n := range slices.Sorted(maps.Keys(v.Within)) {
+		after = append(after, fmt.Sprintf("%s %s", n, v.Within[n]))
 	}
 	if len(after) > 0 {
 		line("then", strings.Join(after, ", "))
@@ -151,8 +151,8 @@ func (s *Step) text() string {
 		what = fmt.Sprintf("%d × %s, %s", s.Connect.Times, s.Connect.To, s.Connect.Close.text())
 	case s.Fetch != nil:
 		what = fmt.Sprintf("%d × GET http://%s/", s.Fetch.Times, s.Fetch.To)
-	case s.Sim != nil:
-		what = s.Sim.text()
+	default:
+		what = s.otherText()
 	}
 	switch {
 	case s.When == AfterDelay:
@@ -161,6 +161,86 @@ func (s *Step) text() string {
 		what += ", within delay"
 	}
 	return what
+}
+
+// otherText is text for the steps that are of one end alone.
+func (s *Step) otherText() string {
+	who := ""
+	if s.In != "" {
+		who = s.In + ": "
+	}
+	switch {
+	case s.Sim != nil:
+		return s.Sim.text()
+	case s.Listen != nil:
+		text := "listen on " + s.Listen.At
+		if s.Listen.Backlog > 0 {
+			text += fmt.Sprintf(" with a backlog of %d", s.Listen.Backlog)
+		}
+		switch s.Listen.Then {
+		case "":
+			text += ", accept nothing"
+		case ThenClose:
+			text += ", accept and close"
+		case ThenReadEnd:
+			text += ", read to the FIN and close"
+		case ThenLeak:
+			text += ", read to the FIN and forget to close"
+		case ThenHold:
+			text += ", accept and do nothing"
+		}
+		return who + text
+	case s.Accept != nil:
+		return fmt.Sprintf("%saccept %d on %s", who, s.Accept.Times, s.Accept.At)
+	case s.Open != nil:
+		text := fmt.Sprintf("%sopen %d × %s", who, s.Open.Times, s.Open.To)
+		if s.Open.AtOnce {
+			text += " at once"
+		}
+		if s.Open.Keepalive {
+			text += " with SO_KEEPALIVE"
+		}
+		return text
+	case s.Act != nil:
+		text := fmt.Sprintf("%s%s", who, s.Act.Do)
+		if s.Act.Bytes > 0 {
+			text += fmt.Sprintf(" %d bytes", s.Act.Bytes)
+		}
+		return text + ", on what " + s.Act.On + " has opened"
+	case s.Wait != nil && s.Wait.For > 0:
+		return fmt.Sprintf("wait for %v", ms(s.Wait.For))
+	case s.Wait != nil:
+		return "wait"
+	case s.Command != nil:
+		return strings.Join(s.Command.Args, " ")
+	case s.Stop != nil:
+		return "kill " + s.Stop.Program
+	case s.Set != nil:
+		var all []string
+		for _, set := range s.Set.Settings {
+			all = append(all, string(set))
+		}
+		return "set " + strings.Join(all, " ")
+	}
+	return ""
+}
+
+// expectText writes what is expected of a step, behind a colon.
+func (s *Step) expectText() string {
+	expect := Figures{}
+	expect.add(s.Name, s.Expect)
+	delete(expect, s.Name+".first-failure") // it goes without saying
+	text := expect.of(s.Name)
+	if s.Listen != nil || s.Wait != nil || s.Stop != nil || s.Set != nil || s.Sim != nil && s.Expect["ok"] == 0 {
+		text = strings.TrimPrefix(strings.TrimPrefix(text, "0 ok"), ", ")
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Within)) {
+		text += fmt.Sprintf(", %s %s", s.Within[name], name)
+	}
+	if text = strings.TrimPrefix(text, ", "); text == "" {
+		return ""
+	}
+	return ": " + text
 }
 
 func (c Close) text() string {
