@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"tcpbox/stack/fault"
 	"tcpbox/stack/internal/netstack"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/tun"
@@ -43,8 +44,13 @@ type Config struct {
 	// MTU of the link in bytes. Zero means 1500.
 	MTU int
 
-	// Seed chooses the initial sequence numbers.
+	// Seed chooses the initial sequence numbers, and what faults choose by chance.
 	Seed uint64
+
+	// Faults are rules of what goes wrong, as policy.ParseFault reads them, between
+	// the link and the host Stack: out is from the host Guest. They go by the
+	// manual clock. With a Hook that passes all they are what the link does.
+	Faults []string
 }
 
 // Event is something that happened: a packet was sent, or an end changed its
@@ -70,6 +76,7 @@ type Net struct {
 	Guest, Stack *Host
 	Link         *tuntest.Link
 
+	faults  *fault.Device
 	byHand  bool
 	clock   netstack.ManualClock
 	running sync.WaitGroup
@@ -110,11 +117,15 @@ type used struct {
 func New(cfg Config) (*Net, error) {
 	n := &Net{byHand: cfg.Hook == nil, clock: netstack.NewManualClock(), changed: make(chan struct{}), numbers: make(map[tuple]*used)}
 	n.Link = tuntest.NewLink(cfg.MTU, n.hook(cfg.Hook), tuntest.WithoutGSO(), tuntest.Queue(1<<12))
-	var err error
-	if n.Guest, err = n.host(tcpstate.Guest, n.Link.A, GuestAddr, cfg.Seed); err != nil {
-		return nil, errors.Join(err, n.Link.B.Close())
+	rules, err := parseFaults(cfg.Faults)
+	if err != nil {
+		return nil, err
 	}
-	if n.Stack, err = n.host(tcpstate.Stack, n.Link.B, StackAddr, cfg.Seed+1<<32); err != nil {
+	n.faults = fault.New(n.Link.B, fault.Config{Rules: rules, Seed: cfg.Seed, Clock: faultClock{n.clock}, OnAct: n.acted})
+	if n.Guest, err = n.host(tcpstate.Guest, n.Link.A, GuestAddr, cfg.Seed); err != nil {
+		return nil, errors.Join(err, n.faults.Close())
+	}
+	if n.Stack, err = n.host(tcpstate.Stack, n.faults, StackAddr, cfg.Seed+1<<32); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	for _, h := range []*Host{n.Guest, n.Stack} {
@@ -168,7 +179,7 @@ func (n *Net) Close() error {
 // before a long step that could overtake it.
 func (n *Net) Advance(by time.Duration) {
 	if n.byHand {
-		for !n.Link.Taken(tuntest.AToB) || !n.Link.Taken(tuntest.BToA) {
+		for !n.Link.Taken(tuntest.AToB) || !n.Link.Taken(tuntest.BToA) || !n.faults.Settled() {
 			time.Sleep(50 * time.Microsecond)
 		}
 		n.Guest.stack.Settle()

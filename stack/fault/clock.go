@@ -1,0 +1,39 @@
+package fault
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Clock tells the time and wakes.
+type Clock interface {
+	Now() time.Time
+
+	// AfterFunc calls f in a goroutine of its own when d has passed, at once if d
+	// is not above zero.
+	AfterFunc(d time.Duration, f func()) Timer
+}
+
+// Timer is one that Stop ends. A call that has begun is not waited for.
+type Timer interface{ Stop() bool }
+
+// realClock is the machine's.
+type realClock struct{}
+
+func (realClock) Now() time.Time { return time.Now() }
+
+// lastStretch is how long before it is due a timer of Go's hands over to the
+// kernel's clock: Go sleeps in whole milliseconds where nothing else is to do.
+const lastStretch = 1200 * time.Microsecond
+
+func (realClock) AfterFunc(d time.Duration, f func()) Timer {
+	due := time.Now().Add(d)
+	return time.AfterFunc(d-lastStretch, func() {
+		for rest := time.Until(due); rest > 0; rest = time.Until(due) {
+			ts := unix.NsecToTimespec(int64(rest))
+			_ = unix.Nanosleep(&ts, nil) // a signal ends it early: look again
+		}
+		f()
+	})
+}
