@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"tcpbox/netns"
 	"tcpbox/netns/guest"
@@ -67,6 +68,7 @@ type Sandbox struct {
 	unforward func() // undoes the forwarding of signals; nil if there is none
 	exitOnce  sync.Once
 	exited    chan struct{}
+	endedAt   time.Time // written before exited is closed
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -267,7 +269,10 @@ func (s *Sandbox) Stats() stack.Stats { return s.gateway.Stats() }
 // its bytes is given up after DrainTimeout.
 func (s *Sandbox) Wait() (Status, error) {
 	status, err := s.inside.Wait()
-	s.exitOnce.Do(func() { close(s.exited) })
+	s.exitOnce.Do(func() {
+		s.endedAt = time.Now()
+		close(s.exited)
+	})
 	s.published.shut() // nobody is left to listen
 	s.mu.Lock()
 	runErr := s.runErr
@@ -294,6 +299,18 @@ func (s *Sandbox) Wait() (Status, error) {
 // last process; Wait may then still be delivering what they sent, which Close
 // cuts short.
 func (s *Sandbox) Exited() <-chan struct{} { return s.exited }
+
+// EndedAt is when Wait saw the guest end: what the log has of later is the
+// delivery of what it left, and the sandbox's own end. It is zero before Exited is
+// closed.
+func (s *Sandbox) EndedAt() time.Time {
+	select {
+	case <-s.exited:
+		return s.endedAt
+	default:
+		return time.Time{}
+	}
+}
 
 // Close kills the guest, but no process of an attached namespace, resets all
 // connections and returns when nothing of the sandbox is left. It is safe to call twice.

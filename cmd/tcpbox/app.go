@@ -57,6 +57,7 @@ func newApp(streams Streams) *cli.App {
 			configCommand(streams),
 			explainCommand(streams),
 			labCommand(streams),
+			diffCommand(streams),
 			doctorCommand(streams),
 			getCommand(streams),
 			completionCommand(streams),

@@ -205,6 +205,12 @@ func flagValue(f manual.Flag, value string) completion {
 	switch f.Names[len(f.Names)-1] {
 	case "--tcp":
 		return beginning(value, settings(value))
+	case "-a", "-b": // of diff: a list of settings, or a file
+		done := value[:strings.LastIndexByte(value, ',')+1]
+		if c := beginning(value[len(done):], settings(value[len(done):])).after(done); len(c.words) > 0 || done != "" {
+			return c
+		}
+		return completion{kind: "files"}
 	case "--peer":
 		name, _, ok := strings.Cut(value, "=")
 		if !ok || name == "" {

@@ -45,7 +45,8 @@ func TestComplete(t *testing.T) {
 	}{
 		// Commands, of those that are shown.
 		{"tcpbox ve", "words", "version"},
-		{"tcpbox d", "words", "doctor"},
+		{"tcpbox d", "words", "diff doctor"},
+		{"tcpbox do", "words", "doctor"},
 		{"tcpbox comp", "words", "completion"},
 		{"tcpbox lab ", "words", "ls show run --help"},
 		{"tcpbox lab gu", "words", ""},
@@ -102,6 +103,13 @@ func TestComplete(t *testing.T) {
 		{"tcpbox exec -", "words", "--env --workdir --tty --no-tty --help"},
 		{"tcpbox exec -w ", "dirs", ""},
 		{"tcpbox exec no-such-sandbox", "words", ""},
+
+		// Two settings.
+		{"tcpbox diff --pa", "words", "--parallel"},
+		{"tcpbox diff -a guest.fin", "nospace", "guest.fin-timeout="},
+		{"tcpbox diff -a fin-timeout=5s,guest.fin", "nospace", "fin-timeout=5s,guest.fin-timeout="},
+		{"tcpbox diff -a box.y", "files", ""},
+		{"tcpbox diff -a fin-timeout=5s -b fin-timeout=9s cu", "command 48", ""},
 
 		// Filters.
 		{"tcpbox log ", "files", ""},

@@ -128,6 +128,11 @@ func (f *runFlags) parseWith(name string, set func(flag, value string) error) er
 
 // flagError says which flag an error is of. Typed errors keep their hints.
 func flagError(command string, w word, err error) error {
+	return flagErrorOf(command, "--"+w.flag, w, err)
+}
+
+// flagErrorOf is flagError of a word that stands in the value of another flag.
+func flagErrorOf(command, flag string, w word, err error) error {
 	var usage *usageError
 	hint := hintOf(err)
 	if errors.As(err, &usage) {
@@ -141,7 +146,7 @@ func flagError(command string, w word, err error) error {
 	if hint == "" {
 		hint = fmt.Sprintf("see %q", "tcpbox help "+command)
 	}
-	return usagef(hint, "--%s %s: %s", w.flag, value, text)
+	return usagef(hint, "%s %s: %s", flag, value, text)
 }
 
 func (f *runFlags) set(flag, value string) (err error) {
