@@ -61,7 +61,7 @@ type publishedPort struct {
 type publisher struct {
 	host   *upstream.Host
 	addrs  addressPlan
-	routed bool // the guest has a default route of IPv6
+	routed atomic.Bool // the guest has a default route of IPv6
 
 	// Set once by serve.
 	gateway *stack.Gateway
@@ -79,7 +79,9 @@ type publisher struct {
 }
 
 func newPublisher(host *upstream.Host, addrs addressPlan, routed bool) *publisher {
-	return &publisher{host: host, addrs: addrs, routed: routed, kick: make(chan struct{}, 1)}
+	b := &publisher{host: host, addrs: addrs, kick: make(chan struct{}, 1)}
+	b.routed.Store(routed)
+	return b
 }
 
 // Publish makes ports of the guest reachable. All are bound or none is; how they
@@ -380,7 +382,7 @@ func (b *publisher) receiveAll(p *publishedPort) {
 // answer.
 func (b *publisher) seenAs(client netip.AddrPort) netip.AddrPort {
 	a := client.Addr()
-	if a.Is6() && !b.routed || !b.addrs.answers(a) {
+	if a.Is6() && !b.routed.Load() || !b.addrs.answers(a) {
 		return netip.AddrPortFrom(b.addrs.gatewayOf(a), client.Port())
 	}
 	return client

@@ -1,11 +1,13 @@
 package tcpbox
 
 import (
+	"net/netip"
 	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"tcpbox/netns"
 	"tcpbox/policy"
 )
 
@@ -21,8 +23,14 @@ func needsDefault6(cfg *Config) bool {
 			return true // who comes is to be answered
 		}
 	}
-	some := cfg.Policy.Net != policy.NetNone
-	for _, r := range cfg.Policy.Rules {
+	return reaches6(cfg.Policy)
+}
+
+// reaches6 reports whether a policy lets the guest come anywhere by IPv6 from this
+// host.
+func reaches6(p policy.Policy) bool {
+	some := p.Net != policy.NetNone
+	for _, r := range p.Rules {
 		if r.Action() != policy.Allow {
 			continue
 		}
@@ -33,6 +41,20 @@ func needsDefault6(cfg *Config) bool {
 		some = some || strings.HasPrefix(r.Pattern(), "@") // a group is of both families
 	}
 	return some && hostHasDefault6()
+}
+
+// routeIPv6 gives the guest the default route of IPv6 that it was started without, if
+// what is in force now needs it. force.mu is held.
+func (s *Sandbox) routeIPv6(p policy.Policy) {
+	if !s.force.unrouted.IsValid() || !reaches6(p) {
+		return
+	}
+	if err := netns.AddDefaultRoute(s.inside.NS(), s.info.Interface, s.force.unrouted); err != nil {
+		s.diag.Warn("nothing is reached by IPv6: the sandbox was started without a default route of IPv6, and gets none now", "sandbox", s.name, "err", err)
+		return
+	}
+	s.force.unrouted = netip.Addr{}
+	s.published.routed.Store(true)
 }
 
 // hostHasDefault6 reports whether this process's network namespace has a

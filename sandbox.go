@@ -135,7 +135,11 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 	}
 	s.host = newHost(s.owned, &s.force)
 	s.watchHost()
-	s.published = newPublisher(s.host, addrs, needsDefault6(cfg))
+	routed := needsDefault6(cfg)
+	if g := addrs.gatewayOf(netip.IPv6Unspecified()); !routed {
+		s.force.unrouted = g
+	}
+	s.published = newPublisher(s.host, addrs, routed)
 	if _, err := s.published.bind(cfg.Publish); err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
 	}

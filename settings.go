@@ -3,10 +3,13 @@ package tcpbox
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"tcpbox/netns"
@@ -97,6 +100,7 @@ type force struct {
 	settings Settings
 	knobs    *knob.Plan
 	before   map[string]string // sysctls as they were before Sysctls wrote them
+	unrouted netip.Addr        // the gateway to which a default route lacks; invalid: none
 }
 
 // Settings returns what is in force.
@@ -117,6 +121,14 @@ func (s *Sandbox) SetPolicy(next Settings) ([]knob.Change, error) {
 	s.force.mu.Lock()
 	defer s.force.mu.Unlock()
 	return s.setLocked(next)
+}
+
+// Amend is SetPolicy of what change makes of the settings that are in force. It is
+// called once, while nobody else can change them: it must not call s.
+func (s *Sandbox) Amend(change func(Settings) Settings) ([]knob.Change, error) {
+	s.force.mu.Lock()
+	defer s.force.mu.Unlock()
+	return s.setLocked(change(s.force.settings))
 }
 
 // Set is SetPolicy for some knobs; the others stay as they are, and nothing is
@@ -154,11 +166,15 @@ func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {
 		case <-s.inside.Done(): // there is nobody left to change anything for
 			return nil, fmt.Errorf("tcpbox: set: %w", ErrEnded)
 		default:
-			return nil, fmt.Errorf("tcpbox: nothing was changed: %w", errors.Join(err, undo()))
+			if undone := undo(); undone != nil {
+				err = errors.Join(err, undone)
+			}
+			return nil, fmt.Errorf("%w; nothing was changed", err)
 		}
 	}
 	s.gateway.SetLimits(next.Limits.ofGateway())
 	s.log.limit(next.Limits.LogRate)
+	s.routeIPv6(next.Policy)
 	s.force.policy.Store(&next.Policy)
 	s.noteChanges(s.force.settings, next, changes)
 	s.force.settings, s.force.knobs = next, plan
@@ -219,10 +235,10 @@ func (s *Sandbox) writeSysctls(next []knob.Sysctl) (undo func() error, err error
 	write := func(name, value string) error {
 		old, err := ns.Sysctl(name)
 		if err != nil {
-			return fmt.Errorf("%s: this kernel has no such parameter in a network namespace: %w", name, err)
+			return refused(name, value, err)
 		}
 		if err := ns.SetSysctl(name, value); err != nil {
-			return err
+			return refused(name, value, err)
 		}
 		done = append(done, netns.Sysctl{Name: name, Value: old})
 		if _, known := s.force.before[name]; !known {
@@ -247,6 +263,26 @@ func (s *Sandbox) writeSysctls(next []knob.Sysctl) (undo func() error, err error
 		}
 	}
 	return undo, nil
+}
+
+// refused is the fault of a sysctl that the kernel does not take.
+func refused(name, value string, err error) error {
+	fault := &knob.Error{Input: name + "=" + value}
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		fault.Message = "this kernel has no such parameter in a network namespace"
+		fault.Hint = `"sysctl -a" in a sandbox lists those there are; some are of a module that is not loaded, or newer than the kernel`
+	case errors.As(err, &errno) && errors.Is(errno, fs.ErrPermission):
+		fault.Message = "the kernel lets nobody write it in a network namespace"
+		fault.Hint = "leave it out"
+	case errors.As(err, &errno):
+		fault.Message = "the kernel does not take the value: " + errno.Error()
+		fault.Hint = "networking/ip-sysctl of the kernel's documentation says what it may be"
+	default:
+		return err
+	}
+	return fault
 }
 
 func find(sysctls []knob.Sysctl, name string) *knob.Sysctl {

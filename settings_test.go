@@ -279,3 +279,37 @@ func TestChangesUnderLoad(t *testing.T) {
 		t.Errorf("the log has %d connections and %d changes of settings; want at least %d and %d", made, set, churned, changes)
 	}
 }
+
+// TestSetPolicyRoutesIPv6: a sandbox that was started where nothing is reached by IPv6
+// has no default route of it, and gets one with the policy that needs it.
+func TestSetPolicyRoutesIPv6(t *testing.T) {
+	s := box(t, "wait", tcpbox.Config{Policy: policy.Policy{Net: policy.NetNone}})
+	routed := func() bool {
+		t.Helper()
+		table, err := s.NS().ProcNet("ipv6_route")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Destination, its length, source, its length, next hop (ipv6_route in proc(5)).
+		const toAll = "00000000000000000000000000000000 00 00000000000000000000000000000000 00 fd746370626f00780000000000000001 "
+		return strings.Contains(string(table), toAll)
+	}
+	if routed() {
+		t.Fatal("with net none there is a default route of IPv6")
+	}
+	if _, err := s.Set(parseSettings(t, "stack.fin-timeout=5s")...); err != nil || routed() {
+		t.Fatalf("a knob makes a default route of IPv6, or %v", err)
+	}
+	rule, err := policy.ParseRule(policy.Allow, "[2001:db8::1]:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time there is nothing to do
+		if _, err := s.SetPolicy(tcpbox.Settings{Policy: policy.Policy{Rules: []policy.Rule{rule}}}); err != nil {
+			t.Fatal(err)
+		}
+		if !routed() {
+			t.Error("with a rule for an IPv6 address there is no default route of IPv6")
+		}
+	}
+}

@@ -249,7 +249,7 @@ func TestPublishLive(t *testing.T) {
 		{[]string{"publish", p.name, "8080:eighty"}, 2, `"eighty" is not a port`},
 		{[]string{"publish", p.name}, 2, "takes a name and a port"},
 		{[]string{"publish", "--accept-from", "x", p.name, "80"}, 2, "not an address or a prefix"},
-		{[]string{"publish", "nobody", "8080:80"}, 125, `there is no sandbox "nobody"`},
+		{[]string{"publish", "nobody", "8080:80"}, 2, `there is no sandbox "nobody"`},
 	} {
 		if got := p.tcpbox(row.args...); got.code != row.code || !strings.Contains(got.stderr, row.stderr) {
 			t.Errorf("%q: %v, want %d and %q", row.args, got, row.code, row.stderr)

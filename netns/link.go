@@ -129,6 +129,24 @@ func (l Link) upThrough(fd int) error {
 	return nil
 }
 
+// AddDefaultRoute gives a namespace a default route through an interface of it. There
+// must not be one of the gateway's family.
+func AddDefaultRoute(ns NS, link string, gateway netip.Addr) error {
+	socket, err := ns.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	fd := int(socket.Fd()) // which makes it block, as send wants it
+	index, err := linkIndex(fd, link)
+	if err != nil {
+		return fmt.Errorf("netns: link %s: %w", link, err)
+	}
+	var b batch
+	b.defaultRoute(index, gateway)
+	return b.send(fd)
+}
+
 // linkIndex asks through fd, for SIOCGIFINDEX works on every kind of socket.
 func linkIndex(fd int, name string) (int32, error) {
 	ifr, err := unix.NewIfreq(name)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"regexp"
 	"strings"
 
@@ -210,6 +211,8 @@ func statusOf(err error) int {
 		return exec.Status()
 	case errors.As(err, &remote) && remote.Exit != 0:
 		return remote.Exit
+	case errors.As(err, &remote) && remote.Status == http.StatusBadRequest:
+		return exitUsage // which only the sandbox could see
 	case errors.As(err, &client):
 		return 1
 	}

@@ -141,7 +141,7 @@ func connect(name string) (*control.Client, error) {
 	if name == "" {
 		switch len(names) {
 		case 0:
-			return nil, hinted("no sandbox is running", `start one with "tcpbox run"`)
+			return nil, usagef(`start one with "tcpbox run"`, "no sandbox is running")
 		case 1:
 			name = names[0]
 		default:
@@ -157,7 +157,7 @@ func connect(name string) (*control.Client, error) {
 		if near := nearest(name, names); near != "" {
 			hint = fmt.Sprintf("did you mean %q?", near)
 		}
-		return nil, hinted(fmt.Sprintf("there is no sandbox %q", name), hint)
+		return nil, usagef(hint, "there is no sandbox %q", name)
 	}
 	return client, err
 }

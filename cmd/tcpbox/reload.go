@@ -18,10 +18,14 @@ func (f *runFlags) reload(box *tcpbox.Sandbox, say *speaker) {
 		err = errors.New("dns cannot be changed while it serves; attach again for that")
 	}
 	if err == nil {
-		changes, setErr := box.SetPolicy(control.SettingsOf(f.over.Over(d)))
+		var before, now tcpbox.Settings
+		changes, setErr := box.Amend(func(was tcpbox.Settings) tcpbox.Settings {
+			before, now = was, control.SettingsOf(f.over.Over(d))
+			return now
+		})
 		if err = setErr; err == nil {
 			say.line(fmt.Sprintf("the policy of %s is in force", printable(f.policyFile)))
-			for _, c := range control.ChangesOf(changes) {
+			for _, c := range append(control.ChangesOf(changes), control.OtherChanges(before, now)...) {
 				say.line(c.Line(arrow()))
 			}
 			for _, n := range box.Settings().Notes() {

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"tcpbox/cmd/internal/control"
+	"tcpbox/policy/document"
 	"tcpbox/policy/knob"
 )
 
@@ -21,13 +22,13 @@ func setCommand(streams Streams) *cli.Command {
 			&cli.StringFlag{Name: "policy", Destination: &policyFile},
 		},
 		Action: func(c *cli.Context) error {
-			name, settings, err := setArguments(c.Args().Slice())
+			name, words, err := setArguments(c.Args().Slice())
 			switch {
 			case err != nil:
 				return err
-			case policyFile != "" && len(settings) > 0:
+			case policyFile != "" && len(words) > 0:
 				return usagef("put the settings into the document", "--policy sets everything; it takes no KEY=VALUE beside it")
-			case policyFile == "" && len(settings) == 0:
+			case policyFile == "" && len(words) == 0:
 				return usagef("for example: tcpbox set NAME fin-timeout=5s", "there is nothing to set")
 			}
 			var answer control.ChangesAnswer
@@ -36,7 +37,7 @@ func setCommand(streams Streams) *cli.Command {
 			} else {
 				var client *control.Client
 				if client, err = connect(name); err == nil {
-					answer, err = client.Set(c.Context, settings...)
+					answer, err = client.Set(c.Context, words...)
 				}
 			}
 			if err != nil {
@@ -45,13 +46,13 @@ func setCommand(streams Streams) *cli.Command {
 			if asJSON {
 				return printJSON(streams.Out, answer)
 			}
-			if policyFile != "" { // its rules and limits are no knobs
+			if policyFile != "" { // its rules are no knobs
 				if _, err := fmt.Fprintf(streams.Out, "the policy of %s is in force\n", printable(policyFile)); err != nil {
 					return err
 				}
 			}
-			if len(answer.Changes) == 0 {
-				_, err = fmt.Fprintln(streams.Out, "no knob has changed")
+			if len(answer.Changes) == 0 && policyFile == "" {
+				_, err = fmt.Fprintln(streams.Out, "nothing has changed")
 				return err
 			}
 			for _, change := range answer.Changes {
@@ -67,26 +68,16 @@ func setCommand(streams Streams) *cli.Command {
 	}
 }
 
-// setArguments takes the name of the sandbox, which may be left out, from the
-// settings.
-func setArguments(args []string) (name string, settings []knob.Setting, err error) {
-	var errs []error
-	for i, arg := range args {
-		if i == 0 && !strings.Contains(arg, "=") {
-			if name = arg; name == "" {
-				errs = append(errs, usagef(`"tcpbox ls" lists the sandboxes`, "a name is empty"))
-			}
-			continue
+// setArguments takes the name of the sandbox, which may be left out, from what is to
+// be set.
+func setArguments(args []string) (name string, words []string, err error) {
+	if len(args) > 0 && !strings.Contains(args[0], "=") {
+		if name, args = args[0], args[1:]; name == "" {
+			err = usagef(`"tcpbox ls" lists the sandboxes`, "a name is empty")
 		}
-		s, err := knob.ParseSetting(arg)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		s.Source = "set"
-		settings = append(settings, s)
 	}
-	return name, settings, errors.Join(errs...)
+	_, wrong := document.ParseWords(args, "")
+	return name, args, errors.Join(err, wrong)
 }
 
 // setPolicyFile reads the document before the sandbox is looked for: what is

@@ -97,8 +97,8 @@ func TestExec(t *testing.T) {
 				other = ordinary
 			}
 			got := toEnd(t, other.exec(t, n, name, "echo", "reached"))
-			if got.code != 125 || got.stdout != "" || !strings.Contains(got.stderr, "there is no sandbox") {
-				t.Errorf("%v, want status 125", got)
+			if got.code != 2 || got.stdout != "" || !strings.Contains(got.stderr, "there is no sandbox") {
+				t.Errorf("%v, want status 2", got)
 			}
 		})
 		// Twenty at once, some of which run when the guest ends.
@@ -127,8 +127,8 @@ func TestExec(t *testing.T) {
 				t.Errorf("the sandbox: exit status %d, want 143", code)
 			}
 			got := toEnd(t, c.exec(t, n, name, "true"))
-			if got.code != 125 || !strings.Contains(got.stderr, "there is no sandbox") {
-				t.Errorf("afterwards: %v, want status 125", got)
+			if got.code != 2 || !strings.Contains(got.stderr, "there is no sandbox") {
+				t.Errorf("afterwards: %v, want status 2", got)
 			}
 		})
 	})

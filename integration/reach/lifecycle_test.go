@@ -312,7 +312,7 @@ func TestLifeName(t *testing.T) {
 		if code := third.wait(); code != 143 {
 			t.Errorf("exit status %d of the third, want 143; %s", code, third.stderr)
 		}
-		if got := tcpbox(t, "stop", name); got.code != 125 && got.code != 2 || !strings.Contains(got.stderr, "tcpbox: hint: ") {
+		if got := tcpbox(t, "stop", name); got.code != 2 || !strings.Contains(got.stderr, "tcpbox: hint: ") {
 			t.Errorf("stop of none: %v", got)
 		}
 	})

@@ -1,6 +1,9 @@
 package document
 
-import "fmt"
+import (
+	"fmt"
+	"strconv"
+)
 
 // Limits bound what a guest can make grow. Zero is not said.
 type Limits struct {
@@ -32,6 +35,20 @@ var LimitKeys = []LimitKey{
 		"log-rate", 1 << 20, "unlimited", "records of the log each second; what is beyond is left out, counted and marked in it",
 		func(l *Limits) *int { return &l.LogRate },
 	},
+}
+
+// parse reads a value of the limit.
+func (k LimitKey) parse(text string) (n int, ok bool) {
+	n, err := strconv.Atoi(text)
+	return n, err == nil && n >= 1 && n <= k.Most
+}
+
+func (k LimitKey) wrong(text string) string {
+	return fmt.Sprintf("%q is not a limit of %s", text, k.Name)
+}
+
+func (k LimitKey) hint() string {
+	return fmt.Sprintf("%s is a whole number from 1 to %d", k.Name, k.Most)
 }
 
 // A Limit is one limit, and whether somebody has set it.

@@ -242,9 +242,9 @@ keys:
 				continue
 			}
 			if text, ok := p.value(k.value, k.name); ok {
-				number, err := strconv.Atoi(text)
-				if err != nil || number < 1 || number > l.Most {
-					p.at(k.value, fmt.Sprintf("%s is a whole number from 1 to %d", k.name, l.Most), "%q is not a limit of %s", text, k.name)
+				number, ok := l.parse(text)
+				if !ok {
+					p.at(k.value, l.hint(), "%s", l.wrong(text))
 				}
 				*l.field(&d.Limits) = number
 			}

@@ -1,6 +1,7 @@
 package knob
 
 import (
+	"slices"
 	"strings"
 
 	"tcpbox/policy/spell"
@@ -23,4 +24,21 @@ func nearest(name string) string {
 		}
 	}
 	return spell.Nearest(folded, candidates, len(folded)/3+1)
+}
+
+// akin are up to three keys that have a part of name in them: of backlog, syn-backlog
+// and accept-backlog.
+func akin(name string) []string {
+	if len(name) > 64 {
+		return nil
+	}
+	parts := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return strings.ContainsRune("._-", r) })
+	var found []string
+	for _, key := range keys() {
+		has := func(part string) bool { return len(part) > 2 && strings.Contains(key, part) }
+		if len(found) < 3 && slices.ContainsFunc(parts, has) {
+			found = append(found, key)
+		}
+	}
+	return found
 }

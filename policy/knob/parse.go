@@ -66,9 +66,11 @@ func Unknown(name string) error { return unknownKey(name, name) }
 
 // unknownKey is the fault of a name that is no key and no leg with a key.
 func unknownKey(input, name string) error {
-	hint := "the knobs are " + strings.Join(keys(), ", ")
+	hint := `"tcpbox explain" lists the knobs`
 	if near := nearest(name); near != "" {
 		hint = "did you mean " + near + "?"
+	} else if akin := akin(name); len(akin) > 0 {
+		hint = "did you mean " + strings.Join(akin, " or ") + `? "tcpbox explain" lists the knobs`
 	}
 	return &Error{Input: input, Message: fmt.Sprintf("there is no knob %q", name), Hint: hint}
 }

@@ -242,6 +242,14 @@ func TestResolveRefuses(t *testing.T) {
 			[]string{"guest.half-close-timeout=5s", "upstream.syn-backlog=5", "upstream.time-wait.reuse=on"},
 		},
 		{
+			"no port to connect from", settings(t, "guest.port-range=40000-40003", "reserved-ports=40002-40009,80,39999-40001"), nil, nil,
+			[]string{`"guest.reserved-ports=40002-40009,80,39999-40001": it reserves every port of guest.port-range=40000-40003, so that nothing can connect`},
+		},
+		{
+			"no port of the default to connect from", settings(t, "reserved-ports=1-65535"), nil, nil,
+			[]string{"it reserves every port of guest.port-range=32768-60999"},
+		},
+		{
 			"settings made by hand",
 			[]Setting{{Key: "nothing"}, {Key: "syn-backlog"}, {Key: "fin-timeout", Leg: 9, Duration: 1e9}},
 			nil, nil,
@@ -277,6 +285,20 @@ func TestResolveRefuses(t *testing.T) {
 			}) {
 				t.Errorf("%s: Resolve(%v): %v\nwant a fault with %q and a hint", tt.rule, tt.settings, err, want)
 			}
+		}
+	}
+}
+
+// One port that is free is enough.
+func TestReservedPortsLeaveSome(t *testing.T) {
+	_, carriers := legs(tcpstate.Legs()...)
+	for _, texts := range [][]string{
+		{"port-range=40000-40003", "reserved-ports=40000-40001,40003"},
+		{"port-range=40000-40003", "reserved-ports=none"},
+		{"reserved-ports=32768-60998"},
+	} {
+		if _, err := Resolve(settings(t, texts...), carriers); err != nil {
+			t.Errorf("Resolve(%q) = %v", texts, err)
 		}
 	}
 }

@@ -24,8 +24,7 @@ type Box interface {
 	Follow(opt tcpbox.FollowOptions) (*tcpbox.Follower, error)
 	Counts() tcpbox.Counts
 	Settings() tcpbox.Settings
-	Set(settings ...knob.Setting) ([]knob.Change, error)
-	SetPolicy(next tcpbox.Settings) ([]knob.Change, error)
+	Amend(change func(tcpbox.Settings) tcpbox.Settings) ([]knob.Change, error)
 	ConnDo(conn tcpstate.Conn, verb tcpbox.ConnVerb) error
 	Segments(conn tcpstate.Conn) ([]statelog.Record, []statelog.Segment, error)
 }

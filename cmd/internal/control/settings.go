@@ -41,7 +41,7 @@ func KnobValues(values []knob.Value) []KnobValue {
 
 // SetRequest is the body of POST /v1/set.
 type SetRequest struct {
-	Settings []string `json:"settings"` // as knob.ParseSetting reads them
+	Settings []string `json:"settings"` // as document.ParseWords reads them
 }
 
 // PolicyRequest is the body of POST /v1/policy. What it does not say is set to
@@ -59,7 +59,7 @@ type ChangesAnswer struct {
 
 // Change is what one leg made of a setting.
 type Change struct {
-	Leg      string `json:"leg"`
+	Leg      string `json:"leg,omitempty"` // none: it is no knob, but net, a limit or a sysctl
 	Key      string `json:"key"`
 	From     string `json:"from,omitempty"`
 	To       string `json:"to,omitempty"`
@@ -73,6 +73,39 @@ func ChangesOf(changes []knob.Change) []Change {
 	out := make([]Change, 0, len(changes))
 	for _, c := range changes {
 		out = append(out, Change{c.Leg.String(), c.Key, c.From, c.To, c.Applied, c.Text, c.Existing})
+	}
+	return out
+}
+
+// OtherChanges are what differs between two settings and is of no leg, but for the
+// rules, of which there may be many.
+func OtherChanges(before, now tcpbox.Settings) []Change {
+	var out []Change
+	note := func(key, from, to, existing string) {
+		if from != to {
+			out = append(out, Change{Key: key, From: from, To: to, Applied: true, Text: "in force", Existing: existing})
+		}
+	}
+	note("net", before.Policy.Net.String(), now.Policy.Net.String(), "from the next connection on; those that stand are not asked again")
+	was := document.Limits(before.Limits).Each()
+	for i, l := range document.Limits(now.Limits).Each() {
+		note("limits."+l.Name, was[i].Value, l.Value, "from now on; what there is already stays")
+	}
+	const sysctl = "from now on, where the kernel looks at it"
+	find := func(of []knob.Sysctl, name string) int {
+		return slices.IndexFunc(of, func(s knob.Sysctl) bool { return s.Name == name })
+	}
+	for _, s := range now.Sysctls {
+		from := "what it was"
+		if i := find(before.Sysctls, s.Name); i >= 0 {
+			from = before.Sysctls[i].Value
+		}
+		note(s.Name, from, s.Value, sysctl)
+	}
+	for _, s := range before.Sysctls {
+		if find(now.Sysctls, s.Name) < 0 {
+			note(s.Name, s.Value, "what it was", sysctl)
+		}
 	}
 	return out
 }
@@ -102,19 +135,21 @@ func (s *Server) set(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err, setBody)
 		return
 	}
-	var settings []knob.Setting
-	for _, text := range req.Settings {
-		setting, err := knob.ParseSetting(text)
-		if err != nil {
-			refuseSettings(w, http.StatusBadRequest, err)
-			return
-		}
-		settings = append(settings, setting)
+	over, err := document.ParseWords(req.Settings, "")
+	if err != nil {
+		refuseSettings(w, http.StatusBadRequest, err)
+		return
 	}
-	changes, err := s.box.Set(settings...)
-	s.answerChanges(w, changes, err, func(key string) bool {
-		return slices.ContainsFunc(settings, func(s knob.Setting) bool { return s.Key == key })
+	asked := func(key string) bool {
+		return slices.ContainsFunc(over.TCP, func(s knob.Setting) bool { return s.Key == key })
+	}
+	var before, now tcpbox.Settings
+	changes, err := s.box.Amend(func(was tcpbox.Settings) tcpbox.Settings {
+		before, now = was, SettingsOf(over.Over(DocumentOf(was)))
+		return now
 	})
+	changes = slices.DeleteFunc(changes, func(c knob.Change) bool { return !asked(c.Key) })
+	s.answerChanges(w, append(ChangesOf(changes), OtherChanges(before, now)...), err, asked)
 }
 
 func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
@@ -131,8 +166,12 @@ func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, errors.New("dns cannot be changed while the sandbox runs"), "leave it out, or start the sandbox again")
 		return
 	}
-	changes, err := s.box.SetPolicy(SettingsOf(*req.Document))
-	s.answerChanges(w, changes, err, ChangedIn(changes))
+	var before, now tcpbox.Settings
+	changes, err := s.box.Amend(func(was tcpbox.Settings) tcpbox.Settings {
+		before, now = was, SettingsOf(*req.Document)
+		return now
+	})
+	s.answerChanges(w, append(ChangesOf(changes), OtherChanges(before, now)...), err, ChangedIn(changes))
 }
 
 // ChangedIn returns what reports whether a knob is among changes.
@@ -144,7 +183,7 @@ func ChangedIn(changes []knob.Change) func(key string) bool {
 
 // answerChanges answers with what was changed, or why not, and with the notes of
 // the knobs that are news.
-func (s *Server) answerChanges(w http.ResponseWriter, changes []knob.Change, err error, news func(key string) bool) {
+func (s *Server) answerChanges(w http.ResponseWriter, changes []Change, err error, news func(key string) bool) {
 	var wrong *tcpbox.ConfigError
 	switch {
 	case errors.As(err, &wrong):
@@ -152,7 +191,7 @@ func (s *Server) answerChanges(w http.ResponseWriter, changes []knob.Change, err
 	case err != nil:
 		refuseSettings(w, http.StatusConflict, err)
 	default:
-		out := ChangesAnswer{V: Version, Changes: ChangesOf(changes)}
+		out := ChangesAnswer{V: Version, Changes: changes}
 		for _, n := range s.box.Settings().Notes() {
 			if news(n.Key) {
 				out.Notes = append(out.Notes, n.Text)
@@ -215,14 +254,10 @@ func (c *Client) Settings(ctx context.Context) (SettingsAnswer, error) {
 	return out, err
 }
 
-// Set changes some knobs, all or nothing.
-func (c *Client) Set(ctx context.Context, settings ...knob.Setting) (ChangesAnswer, error) {
-	var req SetRequest
-	for _, s := range settings {
-		req.Settings = append(req.Settings, s.String())
-	}
+// Set changes what the words say, as document.ParseWords reads them, all or nothing.
+func (c *Client) Set(ctx context.Context, words ...string) (ChangesAnswer, error) {
 	var out ChangesAnswer
-	err := c.do(ctx, requestTimeout, http.MethodPost, "set", req, &out)
+	err := c.do(ctx, requestTimeout, http.MethodPost, "set", SetRequest{words}, &out)
 	return out, err
 }
 
@@ -235,7 +270,10 @@ func (c *Client) SetPolicy(ctx context.Context, d document.Document) (ChangesAns
 
 // Line returns one line for people, with arrow between what was and what is.
 func (c Change) Line(arrow string) string {
-	name := c.Leg + "." + c.Key
+	name := c.Key
+	if c.Leg != "" {
+		name = c.Leg + "." + name
+	}
 	if !c.Applied {
 		return name + " is not changed: " + c.Text
 	}

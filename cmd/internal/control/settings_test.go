@@ -21,13 +21,8 @@ func (b *fakeBox) Settings() tcpbox.Settings {
 	return b.settings
 }
 
-func (b *fakeBox) Set(settings ...knob.Setting) ([]knob.Change, error) {
-	next := b.Settings()
-	next.Knobs = append(next.Knobs[:len(next.Knobs):len(next.Knobs)], settings...)
-	return b.SetPolicy(next)
-}
-
-func (b *fakeBox) SetPolicy(next tcpbox.Settings) ([]knob.Change, error) {
+func (b *fakeBox) Amend(change func(tcpbox.Settings) tcpbox.Settings) ([]knob.Change, error) {
+	next := change(b.Settings())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.err != nil {
@@ -49,11 +44,7 @@ func TestSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s, err := knob.ParseSetting("stack.fin-timeout=5s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer, err := c.Set(t.Context(), s)
+	answer, err := c.Set(t.Context(), "stack.fin-timeout=5s")
 	if err != nil || len(answer.Changes) != 1 || answer.Changes[0].Line(">") != "stack.fin-timeout: 60s > 5s: new ones follow" {
 		t.Errorf("Set = %+v, %v", answer, err)
 	}
@@ -73,15 +64,30 @@ func TestSettings(t *testing.T) {
 
 	// A key that was given twice, as --tcp or set may: the last one holds, and
 	// what is in force can still be read.
-	twice, err := knob.ParseSetting("stack.fin-timeout=6s")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.Set(t.Context(), s, twice); err != nil {
+	if _, err := c.Set(t.Context(), "stack.fin-timeout=5s", "stack.fin-timeout=6s"); err != nil {
 		t.Errorf("Set of a key twice: %v", err)
 	}
 	if now, err = c.Settings(t.Context()); err != nil || now.Document.String() != "version: 1\nnet: all\ntcp:\n  stack.fin-timeout: 6s\n" {
 		t.Errorf("Settings after a key was set twice = %v, %v", now.Document, err)
+	}
+
+	// What is no knob.
+	answer, err = c.Set(t.Context(), "limits.connections=9", "net=none", "net.ipv4.tcp_sack=0", "net.ipv4.tcp_sack=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, change := range answer.Changes {
+		lines = append(lines, change.Line(">"))
+	}
+	if got := strings.Join(lines, "\n"); got != "net: all > none: from the next connection on; those that stand are not asked again\n"+
+		"limits.connections: 65536 > 9: from now on; what there is already stays\n"+
+		"net.ipv4.tcp_sack: what it was > 1: from now on, where the kernel looks at it" {
+		t.Errorf("what is no knob changes\n%s", got)
+	}
+	if now, err = c.Settings(t.Context()); err != nil || now.Document.String() !=
+		"version: 1\nnet: none\ntcp:\n  stack.fin-timeout: 6s\nsysctl:\n  net.ipv4.tcp_sack: 1\nlimits:\n  connections: 9\n" {
+		t.Errorf("Settings then = %v, %v", now.Document, err)
 	}
 
 	d, err := document.Parse("", []byte("version: 1\nnet: none\nrules: [allow 192.0.2.1:80]\nsysctl: {net.ipv4.tcp_sack: 0}\nlimits: {connections: 7}\n"))
@@ -104,6 +110,8 @@ func TestSettings(t *testing.T) {
 		{"set", `{"settings":["fin-timout=5s"]}`, `no knob \"fin-timout\"`},
 		{"set", `{"settings":["upstream.half-close-timeout=5s"]}`, "the upstream leg cannot carry it"},
 		{"set", `{"setings":[]}`, "unknown field"},
+		{"set", `{"settings":["limits.connections=0"]}`, "is not a limit of connections"},
+		{"set", `{"settings":["net=some"]}`, "is not a value of net"},
 		{"policy", `{"document":{"version":1,"net":"some"}}`, "is not a value of net"},
 		{"policy", `{"document":{"version":1,"dns":{"servers":"none"}}}`, "dns cannot be changed"},
 		{"policy", `{"document":{}}`, "version is missing"},
@@ -127,7 +135,7 @@ func TestSettings(t *testing.T) {
 	box.mu.Lock()
 	box.err = errors.New("the kernel said no")
 	box.mu.Unlock()
-	if _, err := c.Set(t.Context(), s); err == nil || !strings.Contains(err.Error(), "the kernel said no") {
+	if _, err := c.Set(t.Context(), "stack.fin-timeout=5s"); err == nil || !strings.Contains(err.Error(), "the kernel said no") {
 		t.Errorf("Set of a box that fails: %v", err)
 	}
 }
