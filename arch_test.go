@@ -68,7 +68,7 @@ var rooms = []room{
 	{"cmd/internal/view", []string{"stack/tcpstate", "tun/packet", "stack/statelog", "stack/legs"}, "a view draws what it is given"},
 
 	{"stack", []string{gvRoom, "stack/relay", "policy", "policy/knob", "stack/tcpstate", "tun", "tun/packet"}, "the gateway is given its uplink and its device"},
-	{"stack/sim", []string{gvRoom, "stack/fault", "policy", "tun/tuntest", "tun", "tun/packet", "stack/tcpstate"}, "simulated hosts need no namespace"},
+	{"stack/sim", []string{gvRoom, "stack/fault", "policy", "policy/knob", "tun/tuntest", "tun", "tun/packet", "stack/tcpstate"}, "simulated hosts need no namespace"},
 
 	{".", []string{anyRoom, "!" + gvRoom, "!stack/sim", "!cmd/internal/view"}, "package tcpbox joins the rooms, and only through their doors"},
 

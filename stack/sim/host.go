@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"tcpbox/policy/knob"
+	"tcpbox/stack/internal/netstack"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/tun"
 	"tcpbox/tun/packet"
@@ -38,6 +40,30 @@ func (h *Host) Request(ctx context.Context) (*Request, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("sim: nobody asks the %v: %w", h.leg, ctx.Err())
 	}
+}
+
+// Asked is how many Requests of the host nobody has ended, once the hosts have
+// settled.
+func (h *Host) Asked() int {
+	h.net.Settle()
+	return h.stack.Stats().Pending
+}
+
+// Set sets knobs of the host, which is a stack whatever its part: see
+// stack.Gateway for what it carries. The legs of the settings are not looked at.
+func (h *Host) Set(settings ...knob.Setting) error {
+	for _, s := range settings {
+		if text, ok := netstack.PlanKnob(s); !ok {
+			return fmt.Errorf("sim: %v: %s", s, text)
+		}
+	}
+	return h.stack.ApplyKnobs(settings)
+}
+
+// Listen notes that somebody listens on a port of the host, until ended is called. It
+// is noted alone: Request returns what comes to each port.
+func (h *Host) Listen(port uint16) (ended func()) {
+	return h.stack.Listening(netip.AddrPortFrom(h.Addr(), port))
 }
 
 // asked waits until somebody has the request.
@@ -86,10 +112,7 @@ type Flight struct {
 // returns an error if it is not a TCP segment with exactly these flags, PSH
 // aside.
 func (n *Net) Expect(ctx context.Context, from tcpstate.Leg, flags packet.Flags) (*Flight, error) {
-	dir := tuntest.AToB
-	if from == tcpstate.Stack {
-		dir = tuntest.BToA
-	}
+	dir := direction(from)
 	if err := n.Link.WaitHeld(ctx, dir, 1); err != nil {
 		return nil, fmt.Errorf("sim: the %v sends no %v: %w", from, flags, err)
 	}
@@ -102,15 +125,15 @@ func (n *Net) Expect(ctx context.Context, from tcpstate.Leg, flags packet.Flags)
 	return &Flight{Packet: p, net: n, dir: dir, event: n.flying[dir][0]}, nil
 }
 
-// Deliver lets it arrive, after the clock has gone on by Latency.
+// Deliver lets it arrive, after the clock has gone on by the latency.
 func (f *Flight) Deliver() {
-	f.net.Advance(Latency)
+	f.net.Advance(f.net.latency)
 	f.take(1)
 }
 
-// Double lets it arrive twice, after the clock has gone on by Latency.
+// Double lets it arrive twice, after the clock has gone on by the latency.
 func (f *Flight) Double() {
-	f.net.Advance(Latency)
+	f.net.Advance(f.net.latency)
 	f.take(2)
 }
 
@@ -133,16 +156,62 @@ func (f *Flight) take(times int) {
 		}
 	}
 	f.net.mu.Unlock()
+	if times > 0 && f.net.paws != nil {
+		f.net.Link.Change(f.dir, at, func(pkt []byte) { f.net.paws.check(f.dir, pkt) })
+	}
 	f.net.Link.Take(f.dir, at, times)
 }
 
-// Inject sends an IP packet as if the end had sent it.
+// Same reports whether both are the same packet of one Net.
+func (f *Flight) Same(g *Flight) bool { return f.event == g.event }
+
+// Before reports whether it was sent before another one of its Net.
+func (f *Flight) Before(g *Flight) bool { return f.event < g.event }
+
+// Bytes returns a copy of the packet, to be injected later.
+func (f *Flight) Bytes() []byte {
+	f.net.mu.Lock()
+	defer f.net.mu.Unlock()
+	return append([]byte(nil), f.net.events[f.event].Packet...)
+}
+
+// Inject sends an IP packet as if the end had sent it. Its event says so.
 func (n *Net) Inject(from tcpstate.Leg, pkt []byte) error {
-	dev := n.Link.A
-	if from == tcpstate.Stack {
-		dev = n.Link.B
+	n.injecting.Lock()
+	defer n.injecting.Unlock()
+	n.injected.Store(true)
+	defer n.injected.Store(false)
+	return n.device(from).Write([][]byte{pkt}, tun.Offload{})
+}
+
+func (n *Net) device(of tcpstate.Leg) tun.Device {
+	if of == tcpstate.Stack {
+		return n.Link.B
 	}
-	return dev.Write([][]byte{pkt}, tun.Offload{})
+	return n.Link.A
+}
+
+// Held returns what an end has sent that is held, the oldest first. The hosts
+// have settled before.
+func (n *Net) Held(from tcpstate.Leg) []*Flight {
+	n.Settle()
+	dir := direction(from)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var all []*Flight
+	for _, event := range n.flying[dir] {
+		f := &Flight{net: n, dir: dir, event: event}
+		f.Packet, _ = packet.Parse(n.events[event].Packet) // what a host sends can be parsed
+		all = append(all, f)
+	}
+	return all
+}
+
+func direction(from tcpstate.Leg) tuntest.Direction {
+	if from == tcpstate.Stack {
+		return tuntest.BToA
+	}
+	return tuntest.AToB
 }
 
 // Hop is Expect and Deliver.

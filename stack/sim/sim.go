@@ -16,7 +16,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tcpbox/stack/fault"
@@ -32,7 +34,8 @@ var (
 	StackAddr = netip.MustParseAddr("203.0.113.5")
 )
 
-// Latency is how far the clock goes when a segment is delivered by hand.
+// Latency is how far the clock goes when a segment is delivered by hand, unless
+// Config.Latency says otherwise.
 const Latency = time.Millisecond
 
 // Config says how a Net is. The zero Config is a good one.
@@ -43,6 +46,15 @@ type Config struct {
 
 	// MTU of the link in bytes. Zero means 1500.
 	MTU int
+
+	// Latency is how far the clock goes when a segment is delivered by hand.
+	// Zero means Latency.
+	Latency time.Duration
+
+	// PAWS lets both hosts refuse a segment whose timestamp is older than the
+	// last one that was delivered (RFC 7323, section 5.3), which the embedded
+	// stack does not do by itself. It acts on what is delivered by hand.
+	PAWS bool
 
 	// Seed chooses the initial sequence numbers, and what faults choose by chance.
 	Seed uint64
@@ -63,6 +75,7 @@ type Event struct {
 	Packet    []byte
 	FromGuest bool
 	Lost      bool // it never arrived
+	Injected  bool // the end did not send it: Net.Inject did
 
 	// Transition has the leg Guest or Stack.
 	Transition tcpstate.Transition
@@ -78,8 +91,13 @@ type Net struct {
 
 	faults  *fault.Device
 	byHand  bool
+	latency time.Duration
+	paws    *paws // nil: not asked for
 	clock   netstack.ManualClock
 	running sync.WaitGroup
+
+	injecting sync.Mutex
+	injected  atomic.Bool // what is sent now was injected; the hosts have settled
 
 	mu      sync.Mutex
 	events  []Event
@@ -116,6 +134,12 @@ type used struct {
 // New makes two hosts, which Close ends.
 func New(cfg Config) (*Net, error) {
 	n := &Net{byHand: cfg.Hook == nil, clock: netstack.NewManualClock(), changed: make(chan struct{}), numbers: make(map[tuple]*used)}
+	if n.latency = cfg.Latency; n.latency == 0 {
+		n.latency = Latency
+	}
+	if cfg.PAWS {
+		n.paws = newPAWS()
+	}
 	n.Link = tuntest.NewLink(cfg.MTU, n.hook(cfg.Hook), tuntest.WithoutGSO(), tuntest.Queue(1<<12))
 	rules, err := parseFaults(cfg.Faults)
 	if err != nil {
@@ -173,20 +197,35 @@ func (n *Net) Close() error {
 }
 
 // Advance moves the clock of hosts and link. Where segments are delivered by
-// hand, it first waits until the hosts have done what they were about: until they
-// have read what was delivered, and set the timers that belong to what they
-// have sent. What was delivered may not have changed anything yet: wait for a state
-// before a long step that could overtake it.
+// hand, it waits before and after until the hosts have settled.
 func (n *Net) Advance(by time.Duration) {
-	if n.byHand {
-		for !n.Link.Taken(tuntest.AToB) || !n.Link.Taken(tuntest.BToA) || !n.faults.Settled() {
-			time.Sleep(50 * time.Microsecond)
+	n.Settle()
+	n.clock.Advance(by)
+	n.Link.Advance(by)
+	n.Settle()
+}
+
+// Settle returns, where segments are delivered by hand, when the hosts have
+// done all that follows from what was delivered and from how late it is: have read it,
+// answered it, set their timers. What then is not held is not sent.
+func (n *Net) Settle() {
+	if !n.byHand {
+		return
+	}
+	still := func() bool {
+		return n.Link.Taken(tuntest.AToB) && n.Link.Taken(tuntest.BToA) && n.faults.Settled()
+	}
+	for done := false; !done; done = still() { // what the hosts sent may be on its way through the faults
+		for tries := 0; !still(); tries++ {
+			if tries < 1000 { // mostly it is a matter of microseconds
+				runtime.Gosched()
+				continue
+			}
+			time.Sleep(20 * time.Microsecond)
 		}
 		n.Guest.stack.Settle()
 		n.Stack.stack.Settle()
 	}
-	n.clock.Advance(by)
-	n.Link.Advance(by)
 }
 
 // Now is the time on that clock.
@@ -206,7 +245,7 @@ func (n *Net) hook(decide tuntest.Hook) tuntest.Hook {
 		}
 		n.addLocked(Event{
 			Time: n.clock.Now(), Packet: append([]byte(nil), f.Data...),
-			FromGuest: dir == tuntest.AToB, Lost: action == tuntest.Drop,
+			FromGuest: dir == tuntest.AToB, Lost: action == tuntest.Drop, Injected: n.injected.Load(),
 		})
 		return action
 	}

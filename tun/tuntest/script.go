@@ -170,6 +170,19 @@ func (l *Link) Take(dir Direction, i, times int) bool {
 	return true
 }
 
+// Change lets change have its way with the bytes of the i-th of the frames that
+// are held in a direction. It reports false if there is no such frame.
+func (l *Link) Change(dir Direction, i int, change func([]byte)) bool {
+	w := &l.ways[dir]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if i >= len(w.held) {
+		return false
+	}
+	change(w.held[i].Data)
+	return true
+}
+
 // Taken reports whether the reader of a direction has read all that has arrived,
 // and has come back for more: it has done with them what it does before it reads
 // again.

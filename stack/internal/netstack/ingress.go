@@ -189,8 +189,10 @@ func (s *Stack) redeliver(pkt []byte) {
 	if !s.admission.begin() {
 		return
 	}
+	s.settling.busy.Add(1)
 	go func() {
 		defer s.admission.running.Done()
+		defer s.settling.busy.Add(-1)
 		if s.ingress(pkt, tun.Offload{DataValid: true}) == pass { // in TIME-WAIT it is judged anew
 			s.link.inject(buffer.NewViewWithData(pkt))
 		}

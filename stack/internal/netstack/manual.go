@@ -2,6 +2,9 @@ package netstack
 
 import (
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -34,13 +37,41 @@ func (c *Conn) SetKeepAlive(idle, interval time.Duration, count int) error {
 	return nil
 }
 
-// Settle returns when what was going on with the lock of an endpoint is done: a
-// state is set, or a segment sent, before the timer that belongs to it.
+// settling lets Settle know what goes on in goroutines of the Stack's own.
+type settling struct {
+	mu   sync.Mutex // one at a time: the pause of gVisor's processors is not counted
+	over bool       // the Stack is destroyed
+
+	// What has been begun and not ended: sweeps that are due, and SYNs that are
+	// delivered again.
+	busy atomic.Int64
+}
+
+// Settle returns when the Stack has done all that follows from what it has read,
+// and from how late it is on its clock: segments are handled, answers sent,
+// timers set. Calls of its owner's that wait for a segment, and Requests that
+// nobody has ended, stay as they are. It is meant for simulations, whose clock
+// stands still and whose packets come one by one.
 func (s *Stack) Settle() {
-	for _, r := range s.tracker.snapshot() {
-		if ep := r.ep.Load(); ep != nil {
-			ep.LockUser()
-			ep.UnlockUser()
+	s.settling.mu.Lock()
+	defer s.settling.mu.Unlock()
+	for tries := 0; !s.settling.over && s.ctx.Err() == nil; tries++ {
+		for _, r := range s.tracker.snapshot() {
+			if ep := r.ep.Load(); ep != nil {
+				ep.LockUser() // whoever has it sets a state before the timer that belongs to it
+				ep.UnlockUser()
+			}
 		}
+		// A processor pauses when no endpoint has a segment for it.
+		s.ns.Pause()
+		s.ns.Resume()
+		if s.settling.busy.Load() == 0 && !s.ender.waiting() {
+			return
+		}
+		if tries < 1000 { // mostly it is a matter of microseconds
+			runtime.Gosched()
+			continue
+		}
+		time.Sleep(20 * time.Microsecond)
 	}
 }

@@ -54,6 +54,7 @@ type Stack struct {
 	onEcho     func(Echo) bool
 	onNoPort   func(guest, remote netip.AddrPort)
 
+	settling   settling
 	fragments  fragments
 	fragmentID atomic.Uint32
 	flushes    flushes
@@ -205,7 +206,10 @@ func (s *Stack) close() error {
 	s.abortAll()
 	err := s.link.dev.Close()
 	s.running.Wait()
+	s.settling.mu.Lock()
+	s.settling.over = true
 	s.ns.Destroy()
+	s.settling.mu.Unlock()
 	return err
 }
 
@@ -224,7 +228,10 @@ const sweepEvery = time.Second
 func (s *Stack) sweep() {
 	defer s.running.Done()
 	tick := make(chan struct{}, 1)
-	timer := s.clock.AfterFunc(sweepEvery, func() { tick <- struct{}{} })
+	timer := s.clock.AfterFunc(sweepEvery, func() {
+		s.settling.busy.Add(1)
+		tick <- struct{}{}
+	})
 	defer timer.Stop()
 	for {
 		select {
@@ -234,6 +241,7 @@ func (s *Stack) sweep() {
 		}
 		s.sweepOnce()
 		timer.Reset(sweepEvery)
+		s.settling.busy.Add(-1)
 	}
 }
 
