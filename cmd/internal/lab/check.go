@@ -86,7 +86,10 @@ func (v *Variant) check(l *Lab, bad func(step int, err error)) {
 		}
 		names[s.Name] = true
 		if (s.Sim != nil) != l.onStack() {
-			bad(i, fmt.Errorf("step %s: scenes, and only they, are steps of a lab in virtual time", s.Name))
+			bad(i, fmt.Errorf("step %s: scripts, and only they, are steps of a lab in virtual time", s.Name))
+		}
+		if i > 0 && s.Sim != nil && s.Sim.ofHosts() {
+			bad(i, fmt.Errorf("step %s: the hosts are there already: latency, forgets and paws belong to the first step", s.Name))
 		}
 		if err := s.check(); err != nil {
 			bad(i, fmt.Errorf("step %s: %w", s.Name, err))
@@ -170,7 +173,7 @@ func oneOf[T ~string](what string, word T, known ...T) error {
 }
 
 // counts reports whether something counts a figure when all steps are done. In
-// virtual time the scenes do, by names of their own.
+// virtual time everything is counted: see player.figures.
 func (l *Lab) counts(name string) bool {
 	return l.onStack() || checkCount(name) == nil
 }

@@ -171,6 +171,8 @@ type Source struct {
 func Labs() []Lab {
 	return []Lab{
 		TimeWaitExhaustion(40),
+		Handshake(),
+		Teardown(),
 	}
 }
 

@@ -129,8 +129,8 @@ func TestSimulatedLabsPass(t *testing.T) {
 			r := runHere(t, &l)
 			for _, row := range r.Rows {
 				if row.Verdict != Pass {
-					t.Errorf("row %s: %s %s; not as expected: %v\nexpected %v %v\nmeasured %v",
-						row.Row, row.Verdict, row.Error, row.Differences, row.Expected, row.Within, row.Measured)
+					t.Errorf("row %s: %s %s; not as expected: %v\nexpected %v %v\nmeasured %v\nmisses %v",
+						row.Row, row.Verdict, row.Error, row.Differences, row.Expected, row.Within, row.Measured, row.Misses)
 				}
 			}
 		})

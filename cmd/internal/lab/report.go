@@ -33,6 +33,9 @@ type Row struct {
 
 	Within map[string]Range // as in the Variant
 
+	// Misses are the checks of scripts that do not hold.
+	Misses []Miss
+
 	// Log is what happened, if the Runner kept it.
 	Log Log
 }
@@ -59,7 +62,7 @@ func (f Figures) add(step string, of Figures) {
 func (v *Variant) expected() Figures {
 	f := Figures{}
 	for i := range v.Steps {
-		f.add(v.Steps[i].Name, v.Steps[i].Expect)
+		f.add(v.Steps[i].Name, v.Steps[i].expected())
 	}
 	maps.Copy(f, v.After)
 	return f
@@ -123,6 +126,9 @@ func (r *Row) Problems() []string {
 		return []string{"it broke off: " + r.Err}
 	}
 	var lines []string
+	for _, m := range r.Misses {
+		lines = append(lines, m.String())
+	}
 	for _, step := range r.steps() {
 		if step == "" {
 			for _, name := range r.Differences() {
@@ -266,7 +272,8 @@ type rowJSON struct {
 
 	Within map[string]Range `json:"within,omitempty"` // expected bounds, of figures that are in neither of the others by number
 
-	Differences []string `json:"differences"` // the names that are not as expected
+	Differences []string `json:"differences"`      // the names that are not as expected
+	Misses      []Miss   `json:"misses,omitempty"` // the checks of a script that do not hold
 }
 
 // WriteJSON writes the report as one JSON value and a line end.
@@ -281,7 +288,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 			Row: row.Variant.Name, Group: row.Variant.Group, Title: row.Variant.Title,
 			Settings: append([]Setting{}, row.Variant.Settings...),
 			Verdict:  row.Verdict(), Skipped: row.Skipped, Error: row.Err, Seconds: seconds(row.Took),
-			Expected: row.Expected, Measured: row.Measured, Within: row.Within, Differences: []string{},
+			Expected: row.Expected, Measured: row.Measured, Within: row.Within, Differences: []string{}, Misses: row.Misses,
 		}
 		if j.Verdict == Fail {
 			j.Differences = append(j.Differences, row.Differences()...)

@@ -155,6 +155,9 @@ func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (row Row, again bo
 	if r.KeepLog {
 		row.Log = b.took()
 	}
+	if s, ok := b.(*simBox); ok {
+		row.Misses = s.misses
+	}
 	row.Took = time.Since(begin)
 	var missing *missingError
 	switch {

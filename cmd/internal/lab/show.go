@@ -121,6 +121,16 @@ func (v *Variant) show(b *strings.Builder, width int) {
 	}
 	for i := range v.Steps {
 		s := &v.Steps[i]
+		if s.Sim != nil {
+			for i, text := range s.Sim.lines() {
+				head := ""
+				if i == 0 {
+					head = s.Name
+				}
+				line(head, text)
+			}
+			continue
+		}
 		line(s.Name, s.text()+s.expectText())
 	}
 	var after []string
@@ -131,7 +141,8 @@ func (v *Variant) show(b *strings.Builder, width int) {
 		after = append(after, fmt.Sprintf("%s %s", n, v.Within[n]))
 	}
 	if len(after) > 0 {
-		line("then", strings.Join(after, ", "))
+		indent := strings.Repeat(" ", 4+name+2)
+		line("then", strings.TrimSpace(wrap(strings.Join(after, ", "), indent, width)))
 	}
 }
 
@@ -170,8 +181,6 @@ func (s *Step) otherText() string {
 		who = s.In + ": "
 	}
 	switch {
-	case s.Sim != nil:
-		return s.Sim.text()
 	case s.Listen != nil:
 		text := "listen on " + s.Listen.At
 		if s.Listen.Backlog > 0 {

@@ -32,11 +32,21 @@ type Step struct {
 
 	// Expect are the step's figures: all of them, and no other, but for those
 	// that stand in Variant.Within. With them may stand what is counted when the
-	// step is done, by the names in count.go: it has a while to become so.
-	Expect Figures `json:"expect"`
+	// step is done, by the names in count.go: it has a while to become so. A script
+	// has its expectations in itself.
+	Expect Figures `json:"expect,omitempty"`
 
 	// Within are figures of the step of which only the bounds are known.
 	Within map[string]Range `json:"within,omitempty"`
+}
+
+// expected are the figures that the step expects. Of a script every check has to
+// hold.
+func (s *Step) expected() Figures {
+	if s.Sim != nil {
+		return Figures{"ok": s.Sim.checks()}
+	}
+	return s.Expect
 }
 
 // When says when a step begins. The kernel's reuse delay is the time that a
