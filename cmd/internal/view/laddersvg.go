@@ -195,34 +195,47 @@ func phase(s tcpstate.State) string {
 	return "closed"
 }
 
-// svgStyle are the colours, on light and on dark ground.
-const svgStyle = `<style>
-  svg { --ground: #ffffff; --ink: #1f2328; --faint: #6a7079; --opening: #8a5a00; --open: #1a7f37; --closing: #8250df; --waiting: #0b7285; --alarm: #c62828; }
+// svgRules are the colours, on light and on dark ground. § is where the selector of
+// what they are for stands, and "svg" where there is none.
+const svgRules = `  §svg { --ground: #ffffff; --ink: #1f2328; --faint: #6a7079; --opening: #8a5a00; --open: #1a7f37; --closing: #8250df; --waiting: #0b7285; --alarm: #c62828; }
   @media (prefers-color-scheme: dark) {
-    svg { --ground: #0d1117; --ink: #e6edf3; --faint: #8d96a0; --opening: #d9a01f; --open: #4cc76a; --closing: #bf9bff; --waiting: #45c4d6; --alarm: #ff7b72; }
+    §svg { --ground: #0d1117; --ink: #e6edf3; --faint: #8d96a0; --opening: #d9a01f; --open: #4cc76a; --closing: #bf9bff; --waiting: #45c4d6; --alarm: #ff7b72; }
   }
-  .ground { fill: var(--ground); }
-  text { font: 13px ui-monospace, "DejaVu Sans Mono", "Liberation Mono", Menlo, Consolas, monospace; fill: var(--ink); white-space: pre; }
-  .title, .name { font-weight: bold; }
-  .note, .time, .closed { fill: var(--faint); }
-  .opening { fill: var(--opening); } .open { fill: var(--open); } .closing { fill: var(--closing); } .waiting { fill: var(--waiting); }
-  .rail { stroke: var(--faint); stroke-width: 1.5; }
-  .arrow { stroke: var(--ink); stroke-width: 1.3; }
-  .lost { stroke: var(--alarm); stroke-dasharray: 5 4; }
-  .headshape { fill: var(--ink); } .crossshape { stroke: var(--alarm); stroke-width: 1.6; fill: none; }
-</style>
-<defs>
+  §.ground { fill: var(--ground); }
+  §text { font: 13px ui-monospace, "DejaVu Sans Mono", "Liberation Mono", Menlo, Consolas, monospace; fill: var(--ink); white-space: pre; }
+  §.title, §.name { font-weight: bold; }
+  §.note, §.time, §.closed { fill: var(--faint); }
+  §.opening { fill: var(--opening); } §.open { fill: var(--open); } §.closing { fill: var(--closing); } §.waiting { fill: var(--waiting); }
+  §.rail { stroke: var(--faint); stroke-width: 1.5; }
+  §.arrow { stroke: var(--ink); stroke-width: 1.3; }
+  §.lost { stroke: var(--alarm); stroke-dasharray: 5 4; }
+  §.headshape { fill: var(--ink); } §.crossshape { stroke: var(--alarm); stroke-width: 1.6; fill: none; }
+`
+
+const svgMarkers = `<defs>
   <marker id="head" viewBox="0 0 10 10" refX="9.5" refY="5" markerWidth="9" markerHeight="9" orient="auto"><path class="headshape" d="M0 1 L10 5 L0 9 z"/></marker>
   <marker id="cross" viewBox="0 0 10 10" refX="5" refY="5" markerWidth="10" markerHeight="10"><path class="crossshape" d="M1 1 L9 9 M9 1 L1 9"/></marker>
 </defs>
 `
 
+// StyleWithin returns the rules of pictures that stand in an HTML page, within an
+// element that the selector chooses; see Ladder.Figure.
+func StyleWithin(selector string) string { return strings.ReplaceAll(svgRules, "§", selector+" ") }
+
 // SVG appends the ladder as a picture of its own, for light and dark grounds.
 func (l Ladder) SVG(b []byte, lad *legs.Ladder) []byte {
+	return l.svg(b, lad, "<style>\n"+strings.ReplaceAll(svgRules, "§", "")+"</style>\n")
+}
+
+// Figure appends the ladder as a picture that stands in an HTML page, whose style is
+// StyleWithin.
+func (l Ladder) Figure(b []byte, lad *legs.Ladder) []byte { return l.svg(b, lad, "") }
+
+func (l Ladder) svg(b []byte, lad *legs.Ladder, style string) []byte {
 	p := l.draw(lad)
 	b = fmt.Appendf(b, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"%s\">\n",
 		p.width, p.height, p.width, p.height, xmlText(Ladder{}.title(lad)))
-	b = append(b, svgStyle...)
+	b = append(append(b, style...), svgMarkers...)
 	b = append(b, "<rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n"...)
 	for _, line := range p.lines {
 		end := ""
