@@ -37,8 +37,7 @@ func (c *AttachConfig) normalise() error {
 	if err := c.target().Check(); err != nil {
 		errs = append(errs, err)
 	}
-	if len(c.Args) > 0 || c.Env != nil || c.Dir != "" || c.Root || c.User != nil || c.Hostname != "" || len(c.Hide) > 0 ||
-		len(c.KeepFDs) > 0 || c.Stdin != nil || c.Stdout != nil || c.Stderr != nil || c.Linger || c.ForwardSignals {
+	if c.hasGuest() {
 		errs = append(errs, errors.New("an attached namespace has processes of its own: what the configuration says of a guest has no meaning"))
 	}
 	if c.Name == "" {
@@ -177,9 +176,13 @@ func (a *attached) explain(err error) error {
 	}
 }
 
-// released reports whether the serving of an attached namespace was ended on
-// request: its processes may live on, so there is no last delivery to wait for.
+// released reports whether there is no last delivery to wait for: the serving of
+// an attached namespace was ended on request, and its processes may live on, or the
+// namespace of a served one is gone with its device.
 func released(in inside) bool {
+	if _, ok := in.(*served); ok {
+		return true
+	}
 	a, ok := in.(*attached)
 	return ok && a.watch.Err() != nil
 }

@@ -65,6 +65,9 @@ func ParseConnVerb(text string) (ConnVerb, error) {
 // close what is being closed does nothing. The error is a *ConnError.
 func (s *Sandbox) ConnDo(conn tcpstate.Conn, verb ConnVerb) error {
 	err := s.gateway.ConnDo(conn, verb)
+	if errors.Is(err, stack.ErrNoConn) && s.outer != nil {
+		err = s.outer.ConnDo(conn, verb) // an inbound one
+	}
 	if err == nil {
 		return nil
 	}

@@ -19,6 +19,7 @@ type Counts struct {
 	LeftOut uint64 `json:"left_out"`
 
 	Stack Stats     `json:"stack"`
+	Outer *Stats    `json:"outer,omitempty"` // of the stack between the sandbox and the host, if there is one
 	DNS   dns.Stats `json:"dns"`
 
 	// Retransmits are segments that each leg sent again. The host's are those of
@@ -36,11 +37,16 @@ type Retransmits struct {
 // Counts returns the numbers as they are now.
 func (s *Sandbox) Counts() Counts {
 	c := Counts{Stack: s.gateway.Stats(), LeftOut: s.log.rate.LeftOut()}
+	if s.outer != nil {
+		st := s.outer.Stats()
+		c.Outer = &st
+		c.Retransmits.Upstream = st.Retransmits
+	}
 	if s.hosts != nil && s.hosts.server != nil {
 		c.DNS = s.hosts.server.Stats()
 	}
 	c.Retransmits.Stack = c.Stack.Retransmits
-	for _, f := range s.gateway.Carried() {
+	for _, f := range s.carried() {
 		if f.Path != nil {
 			c.Retransmits.Upstream += uint64(f.Path.Retransmits)
 		}

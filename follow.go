@@ -169,7 +169,7 @@ type FollowOptions struct {
 func (s *Sandbox) Follow(opt FollowOptions) (*Follower, error) {
 	carried := map[tcpstate.Conn]*tcpstate.Facts{}
 	if opt.Rows && s.gateway != nil {
-		for _, f := range s.gateway.Carried() {
+		for _, f := range s.carried() {
 			carried[f.Conn] = f
 		}
 	}

@@ -12,12 +12,12 @@ import (
 // the control API.
 type Info struct {
 	Name    string    `json:"name"`
-	Kind    string    `json:"kind"` // KindGuest or KindAttached
+	Kind    string    `json:"kind"` // KindGuest, KindAttached or KindServed
 	Args    []string  `json:"args"` // of the guest
 	Started time.Time `json:"started"`
 
-	// Target is what an attached sandbox was attached to: "pid N", or a path in
-	// quotes. NetNS is the inode of that namespace, as in /proc/PID/ns/net.
+	// Target is what an attached sandbox was attached to, "pid N" or a path in
+	// quotes, and the path of a served one. NetNS is the inode of that namespace, as in /proc/PID/ns/net.
 	Target string `json:"target,omitempty"`
 	NetNS  uint64 `json:"netns,omitempty"`
 
@@ -48,12 +48,17 @@ type Info struct {
 	GuestLeg GuestLegInfo `json:"guest_leg"`
 
 	Stats Stats `json:"stats"`
+
+	// Outer are the counters of the stack between the sandbox and the host, of a
+	// sandbox that has two: connections that begin outside are counted here.
+	Outer *Stats `json:"outer,omitempty"`
 }
 
 // The kinds of sandboxes.
 const (
 	KindGuest    = "guest"    // tcpbox runs a guest in it
 	KindAttached = "attached" // it is a namespace that others made and live in
+	KindServed   = "served"   // it is two devices, a container's and one of the host
 )
 
 // GuestLegInfo says how the kernel's sockets of the sandbox are followed.
@@ -93,6 +98,10 @@ func (s *Sandbox) Inspect() Info {
 	in := s.info
 	in.Policy, in.Knobs = s.policyInWords(), s.knobInfo()
 	in.Stats = s.gateway.Stats()
+	if s.outer != nil {
+		st := s.outer.Stats()
+		in.Outer = &st
+	}
 	in.InitPID, in.GuestPID = s.inside.Pids()
 	if s.lingers() {
 		in.GuestPID = 0

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tcpbox"
+	"tcpbox/integration/testnet"
 )
 
 // guestMode is the variable by which a test makes this binary play a guest.
@@ -14,6 +15,7 @@ const guestMode = "TCPBOX_TEST_GUEST"
 
 func TestMain(m *testing.M) {
 	tcpbox.Init()
+	testnet.Init()
 	if mode := os.Getenv(guestMode); mode != "" {
 		os.Exit(playGuest(mode))
 	}

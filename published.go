@@ -92,6 +92,9 @@ func (s *Sandbox) Publish(ctx context.Context, p Publish) ([]PortInfo, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
+	if s.outer != nil {
+		return nil, &PublishError{Spec: p.String(), Err: errors.New("what a container serves is reached at its own address"), Hint: "chain the plugin portmap to have it on a port of the host"}
+	}
 	if err := p.check(len(s.published.addrs.guests) == 1); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,8 @@ type Sandbox struct {
 	inside  inside
 	guest   *guest.Sandbox // inside, if it is a guest; else nil
 	gateway *stack.Gateway
+	paired  bool           // a second stack, and not the host's sockets, is where connections go on
+	outer   *stack.Gateway // that stack; else nil
 	numbers *tcpstate.Numbers
 	host    *upstream.Host
 	owned   *upstream.Addresses
@@ -94,7 +96,7 @@ type inside interface {
 	Close() error
 }
 
-var _, _ inside = (*guest.Sandbox)(nil), (*attached)(nil)
+var _, _, _ inside = (*guest.Sandbox)(nil), (*attached)(nil), (*served)(nil)
 
 // opener makes s.inside. What it returns is called when all else stands, and
 // lets the network be used.
@@ -106,7 +108,12 @@ func begin(ctx context.Context, cfg *Config, open opener) (*Sandbox, error) {
 	if err != nil {
 		return nil, fmt.Errorf("tcpbox: %w", err)
 	}
-	s := &Sandbox{name: cfg.Name, diag: cfg.Log, linger: cfg.Linger, unwatched: cfg.NoGuestLeg, exited: make(chan struct{}), numbers: new(tcpstate.Numbers)}
+	return beginAt(ctx, cfg, addrs, false, open)
+}
+
+// beginAt is begin with the addresses given out. paired: open makes s.outer.
+func beginAt(ctx context.Context, cfg *Config, addrs addressPlan, paired bool, open opener) (*Sandbox, error) {
+	s := &Sandbox{name: cfg.Name, paired: paired, diag: cfg.Log, linger: cfg.Linger, unwatched: cfg.NoGuestLeg, exited: make(chan struct{}), numbers: new(tcpstate.Numbers)}
 	s.life, s.cancel = context.WithCancel(context.Background())
 	if err := s.start(ctx, cfg, addrs, open); err != nil {
 		_ = s.Close()
@@ -158,7 +165,7 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 		Device: s.watchDevice(cfg, s.inside.Device()), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
 		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, Limits: cfg.Limits.ofGateway(),
 		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Numbers: s.numbers, Log: cfg.Log,
-		Facts: s.log.PushFacts, NameOf: s.names.find,
+		Facts: s.log.PushFacts, NameOf: s.names.find, Paired: s.paired,
 	})
 	if err != nil {
 		return fmt.Errorf("tcpbox: %w", err)
@@ -235,8 +242,8 @@ const maxDials = 8192
 // runGateway runs the gateway to its end. If it ends by itself, the inside has
 // lost its network for good and is ended too.
 func (s *Sandbox) runGateway() {
-	err := s.gateway.Run(s.life, uplink{s.host})
-	if err == nil || s.life.Err() != nil {
+	err := s.gateway.Run(s.life, s.uplink())
+	if err == nil || s.life.Err() != nil || s.isGone(err) {
 		return
 	}
 	if a, ok := s.inside.(*attached); ok {
@@ -246,6 +253,14 @@ func (s *Sandbox) runGateway() {
 	s.runErr = err
 	s.mu.Unlock()
 	_ = s.end(syscall.SIGKILL)
+}
+
+// uplink is where connections of the gateway go on.
+func (s *Sandbox) uplink() stack.Uplink {
+	if s.outer != nil {
+		return s.outer.Across()
+	}
+	return uplink{s.host}
 }
 
 // uplink gives the gateway the host's sockets.
@@ -327,6 +342,9 @@ func (s *Sandbox) Close() error {
 		}
 		if s.gateway != nil && !s.broken() {
 			errs = append(errs, s.gateway.Close())
+		}
+		if s.outer != nil && !s.broken() {
+			errs = append(errs, s.outer.Close())
 		}
 		if s.inside != nil {
 			errs = append(errs, s.inside.Close())

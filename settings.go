@@ -152,7 +152,7 @@ func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {
 	if s.life.Err() != nil {
 		return nil, fmt.Errorf("tcpbox: set: %w", ErrEnded)
 	}
-	plan, err := knob.Resolve(next.Knobs, s.carriers())
+	plan, err := s.resolve(next.Knobs)
 	if err != nil {
 		return nil, asConfigError([]error{err})
 	}
@@ -173,6 +173,9 @@ func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {
 		}
 	}
 	s.gateway.SetLimits(next.Limits.ofGateway())
+	if s.outer != nil {
+		s.outer.SetLimits(next.Limits.ofGateway())
+	}
 	s.log.limit(next.Limits.LogRate)
 	s.routeIPv6(next.Policy)
 	s.force.policy.Store(&next.Policy)

@@ -24,6 +24,7 @@ const (
 // way into that namespace. The device and the descriptors here keep the
 // namespace alive, so its end is watched for by other means: see Watch.
 type Attached struct {
+	errands
 	target Target
 	id     id
 	link   Link
@@ -54,6 +55,7 @@ func Attach(t Target, l Link) (*Attached, error) {
 		return nil, err
 	}
 	a := &Attached{target: t, link: l, fd: -1, route: -1, ns: ns, owner: -1, pidfd: pidfd}
+	a.errands = a.enter
 	if err := a.begin(); err != nil {
 		a.Close()
 		var e *AttachError
@@ -226,78 +228,6 @@ func (a *Attached) enter(errands ...errand) (fds []int, errs []error, err error)
 		return nil, nil, fmt.Errorf("netns: %w", os.ErrClosed)
 	}
 	return enter(a.ns, a.owner, errands)
-}
-
-// one does an errand that gives a descriptor.
-func (a *Attached) one(e errand, name string) (*os.File, error) {
-	fds, errs, err := a.enter(e)
-	if err == nil {
-		err = errs[0]
-	}
-	if err != nil {
-		return nil, fmt.Errorf("netns: %s: %w", name, err)
-	}
-	return os.NewFile(uintptr(fds[0]), name), nil
-}
-
-// Socket implements NS.
-func (a *Attached) Socket(domain, typ, proto int) (*os.File, error) {
-	return a.one(socketErrand(domain, typ|unix.SOCK_NONBLOCK, proto), "socket")
-}
-
-// Sysctl implements NS.
-func (a *Attached) Sysctl(name string) (string, error) {
-	path, err := SysctlPath(name)
-	if err != nil {
-		return "", fmt.Errorf("netns: sysctl %q: %w", name, err)
-	}
-	e, err := openErrand("/proc/sys/"+path, unix.O_RDONLY)
-	if err != nil {
-		return "", fmt.Errorf("netns: sysctl %q: %w", name, err)
-	}
-	f, err := a.one(e, "sysctl "+name)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSysctl))
-	if err != nil {
-		return "", fmt.Errorf("netns: sysctl %s: %w", name, err)
-	}
-	return strings.TrimRight(string(data), "\n"), nil
-}
-
-// SetSysctl implements NS.
-func (a *Attached) SetSysctl(name, value string) error {
-	e, err := sysctlErrand(name, value)
-	if err != nil {
-		return err
-	}
-	_, errs, err := a.enter(e)
-	if err == nil {
-		err = errs[0]
-	}
-	if err != nil {
-		return fmt.Errorf("netns: sysctl %s: set %q: %w", name, value, err)
-	}
-	return nil
-}
-
-// ProcNet implements NS.
-func (a *Attached) ProcNet(name string) ([]byte, error) {
-	if err := CheckProcNet(name); err != nil {
-		return nil, err
-	}
-	e, err := openErrand("/proc/self/net/"+name, unix.O_RDONLY)
-	if err != nil {
-		return nil, fmt.Errorf("netns: %w", err)
-	}
-	f, err := a.one(e, name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(f)
 }
 
 // Close lets the namespace go. The device is closed only if nobody has taken

@@ -78,6 +78,10 @@ type outgoing struct {
 
 // onUDP takes a datagram of the guest's, in the goroutine that reads the device.
 func (g *Gateway) onUDP(d netstack.Datagram) bool {
+	if c := g.crossings.find(flowKey{src: d.Src, dst: d.Dst}); c != nil {
+		c.deliver(d.Payload)
+		return true
+	}
 	g.fromGuest(flowKey{src: d.Src, dst: d.Dst}, outgoing{d.Payload, d.TTL, d.Probe})
 	return true
 }
@@ -316,9 +320,12 @@ func (g *Gateway) receive(f *packetFlow, conn relay.Packets) {
 // toGuest sends the guest a reply.
 func (g *Gateway) toGuest(f *packetFlow, p []byte) {
 	var err error
-	if f.key.echo {
+	switch {
+	case f.key.echo:
 		err = g.replyEcho(&f.key, p)
-	} else {
+	case g.crossings != nil: // its device may lead to a world of other MTUs
+		err = g.net.SendUDP(f.key.dst, f.key.src, p, 0)
+	default:
 		err = g.net.WriteUDP(f.key.dst, f.key.src, p)
 	}
 	if err == nil {
@@ -332,7 +339,11 @@ func (g *Gateway) replyEcho(key *flowKey, msg []byte) error {
 	if len(msg) < icmpHeaderLen {
 		return syscall.EBADMSG
 	}
-	return g.net.WriteEchoReply(key.dst.Addr(), key.src.Addr(), key.src.Port(), binary.BigEndian.Uint16(msg[6:]), msg[icmpHeaderLen:])
+	reply := g.net.WriteEchoReply
+	if g.crossings != nil {
+		reply = g.net.SendEchoReply
+	}
+	return reply(key.dst.Addr(), key.src.Addr(), key.src.Port(), binary.BigEndian.Uint16(msg[6:]), msg[icmpHeaderLen:])
 }
 
 // passOn tells the guest of an error of the path, as it was.

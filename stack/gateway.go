@@ -86,6 +86,10 @@ type Config struct {
 	// Gateway alone gives them.
 	Numbers *tcpstate.Numbers
 
+	// Paired: another Gateway is the uplink, and this one is the other's, by
+	// Across.
+	Paired bool
+
 	// Log gets what happens to single flows, at level debug, and at level warn
 	// that a limit is reached or that the guest floods. Nil discards.
 	Log *slog.Logger
@@ -122,6 +126,7 @@ type Gateway struct {
 	loopback  []netip.Addr
 	hosts     hosts
 	packets   *flowTable
+	crossings *crossings // nil: not paired
 	knobs     knobs
 	limits    limits
 	counters  counters
@@ -175,10 +180,15 @@ func New(cfg Config) (*Gateway, error) {
 		g.log = slog.New(slog.DiscardHandler)
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
-	ns, err := netstack.New(netstack.Config{
+	nc := netstack.Config{
 		Device: cfg.Device, Addrs: cfg.Addrs, Guest: cfg.Guest, Sink: cfg.Sink, Numbers: cfg.Numbers,
 		Log: g.log, OnSYN: g.serve, OnUDP: g.onUDP, OwnUDP: g.ownUDP, OnEcho: g.onEcho, OnNoPort: g.onNoPort,
-	})
+	}
+	if cfg.Paired {
+		g.crossings = &crossings{flows: make(map[flowKey]*crossing)}
+		nc.OnEchoReply, nc.OnPathError = g.onEchoReply, g.onPathError
+	}
+	ns, err := netstack.New(nc)
 	if err != nil {
 		g.cancel()
 		return nil, fmt.Errorf("stack: %w", err)

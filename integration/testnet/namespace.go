@@ -41,6 +41,23 @@ func (n *Net) newNamespace(t testing.TB, name string) *Namespace {
 	return n.adopt(t, name, file)
 }
 
+// Another makes one more namespace, which has nothing but a lo that is down, and
+// lives until t ends or Close is called.
+func (n *Net) Another(t testing.TB, name string) *Namespace {
+	t.Helper()
+	return n.newNamespace(t, name)
+}
+
+// Close lets the namespace go, and with it all that is in it, unless a process or a
+// descriptor keeps it. It is safe to call twice.
+func (ns *Namespace) Close() { ns.close() }
+
+// Path is where this process finds the namespace until Close.
+func (ns *Namespace) Path() string { return fmt.Sprintf("/proc/self/fd/%d", ns.fd()) }
+
+// Netlink configures the namespace's devices, addresses and routes.
+func (ns *Namespace) Netlink() *netlink.Handle { return ns.nl }
+
 // Of returns the network namespace of the process pid, until t ends.
 func (n *Net) Of(t testing.TB, pid int) *Namespace {
 	t.Helper()

@@ -72,6 +72,14 @@ type Config struct {
 	// OnEcho is OnUDP for echo requests.
 	OnEcho func(Echo) bool
 
+	// OnEchoReply is OnEcho for echo replies, whose source is who was asked. Nil
+	// means that nobody waits for any.
+	OnEchoReply func(Echo) bool
+
+	// OnPathError is told of ICMP errors about datagrams and echo requests that
+	// the Stack has sent. It must not block. Nil means that no one asks.
+	OnPathError func(PathError)
+
 	// OnNoPort is told that the guest has answered a datagram from remote with
 	// "port unreachable": no socket has the port guest any more. It must not
 	// block. Nil means that no one asks.

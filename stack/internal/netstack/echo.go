@@ -40,7 +40,11 @@ func echoTypes(six bool) (request, reply uint8) {
 // it came in, or its last fragment.
 func echoOf(msg []byte, h headers, pkt []byte) (Echo, bool) {
 	request, _ := echoTypes(h.dst.Is6())
-	if len(msg) < icmpHeaderLen || msg[0] != request || msg[1] != 0 {
+	return echoOfType(request, msg, h, pkt)
+}
+
+func echoOfType(typ uint8, msg []byte, h headers, pkt []byte) (Echo, bool) {
+	if len(msg) < icmpHeaderLen || msg[0] != typ || msg[1] != 0 {
 		return Echo{}, false
 	}
 	e := Echo{
@@ -71,6 +75,20 @@ func (s *Stack) takeEcho(pkt []byte, h headers) bool {
 	return ok && s.onEcho(e)
 }
 
+// takeEchoReply is takeEcho for an echo reply.
+func (s *Stack) takeEchoReply(pkt []byte, h headers) bool {
+	if s.onEchoReply == nil {
+		return false
+	}
+	p, err := packet.Parse(pkt)
+	if err != nil {
+		return false
+	}
+	_, reply := echoTypes(h.dst.Is6())
+	e, ok := echoOfType(reply, pkt[p.IPLen:p.Len], h, pkt)
+	return ok && s.onEchoReply(e)
+}
+
 // ingressICMPFragment puts echo requests together that came in fragments, as
 // gVisor must not: it would answer them itself, for whatever address. What is
 // no echo request, and what nobody takes, is dropped.
@@ -89,6 +107,13 @@ func (s *Stack) ingressICMPFragment(pkt []byte, h headers) ingressVerdict {
 	if packet.Sum(msg, sum) != 0xffff {
 		s.counters.badChecksum.Add(1)
 		return drop
+	}
+	if s.onEchoReply != nil {
+		_, reply := echoTypes(h.dst.Is6())
+		if e, ok := echoOfType(reply, msg, h, pkt); ok {
+			s.onEchoReply(e)
+			return drop
+		}
 	}
 	if e, ok := echoOf(msg, h, pkt); ok && !s.onEcho(e) {
 		s.refuseOther(Other{Src: netip.AddrPortFrom(h.src, 0), Dst: netip.AddrPortFrom(h.dst, 0)}, pkt)

@@ -109,10 +109,16 @@ func (q *partial) complete() bool {
 }
 
 // writeFragments sends the guest an IPv6 packet that is longer than a device
-// carries, in two fragments (RFC 8200, section 4.5). Its checksums are
-// complete, and behind the IP header of ipLen bytes comes the transport.
+// carries, in two fragments.
 func (s *Stack) writeFragments(pkt []byte, ipLen int) error {
-	const room, nextHeader = 32 << 10, 6
+	return s.writeFragmentsOf(pkt, ipLen, 32<<10)
+}
+
+// writeFragmentsOf sends an IPv6 packet in fragments of room bytes of payload (RFC
+// 8200, section 4.5). Its checksums are complete, and behind the IP header of
+// ipLen bytes comes the transport.
+func (s *Stack) writeFragmentsOf(pkt []byte, ipLen, room int) error {
+	const nextHeader = 6
 	body := pkt[ipLen:]
 	id := s.fragmentID.Add(1)
 	for at := 0; at < len(body); at += room {

@@ -1,6 +1,7 @@
 package netstack
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"golang.org/x/time/rate"
@@ -60,6 +61,9 @@ func (s *Stack) ingressICMP(pkt []byte, h headers) ingressVerdict {
 	switch t := pkt[h.length]; {
 	case t == reply:
 		s.noteEchoReply(pkt[h.length:])
+		if s.takeEchoReply(pkt, h) {
+			return drop
+		}
 		return pass
 	case t != request:
 		s.noteICMPError(pkt, h)
@@ -82,6 +86,9 @@ func (s *Stack) noteICMPError(pkt []byte, h headers) {
 		return
 	}
 	quoted, err := packet.ParseQuoted(pkt[h.length+8:])
+	if err == nil && quoted.Proto != packet.TCP && s.onPathError != nil {
+		s.takePathError(&outer, &quoted, binary.BigEndian.Uint32(pkt[h.length+4:]), pkt[h.length+8:])
+	}
 	if err == nil && quoted.Proto == packet.UDP && s.onNoPort != nil && isPortUnreachable(&outer) {
 		s.onNoPort(quoted.Dst, quoted.Src)
 	}

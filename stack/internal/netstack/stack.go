@@ -54,6 +54,9 @@ type Stack struct {
 	onEcho     func(Echo) bool
 	onNoPort   func(guest, remote netip.AddrPort)
 
+	onEchoReply func(Echo) bool
+	onPathError func(PathError)
+
 	settling   settling
 	fragments  fragments
 	fragmentID atomic.Uint32
@@ -76,6 +79,7 @@ func New(cfg Config) (*Stack, error) {
 		clock: cfg.Clock, random: cfg.Random, icmpLimit: newICMPLimiter(),
 		addrs: cfg.Addrs, guest: cfg.Guest, onSYN: cfg.OnSYN, onOther: cfg.OnOther,
 		onUDP: cfg.OnUDP, ownUDP: cfg.OwnUDP, onEcho: cfg.OnEcho, onNoPort: cfg.OnNoPort,
+		onEchoReply: cfg.OnEchoReply, onPathError: cfg.OnPathError,
 		timeWait: &timeWaitOptions{}, log: cfg.Log,
 	}
 	if s.log == nil {
