@@ -168,7 +168,8 @@ func (w *Watcher) look() {
 	}
 	list := w.listed.IsZero() || w.trace == nil && !now.Before(w.listed.Add(discover)) || len(find) > findMost
 	for e := range w.ownerless {
-		if e.inode == 0 && !e.ask.After(now) && e.state != tcpstate.Listen && e.due.After(now) && len(find) < findMost {
+		dueAnyway := !e.due.IsZero() && !e.due.After(now)
+		if e.inode == 0 && !e.ask.After(now) && e.state != tcpstate.Listen && !dueAnyway && len(find) < findMost {
 			find = append(find, e)
 		}
 	}
