@@ -171,6 +171,11 @@ type Source struct {
 func Labs() []Lab {
 	return []Lab{
 		TimeWaitExhaustion(40),
+		CloseWaitLeak(),
+		FinWait2Stuck(),
+		RSTVsFIN(),
+
+		// In virtual time.
 		Handshake(),
 		Teardown(),
 	}

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,8 +24,13 @@ var update = flag.Bool("update", false, "rewrite the files in testdata")
 var parts = map[string]func() error{
 	"lab-guest": func() error { return ServeGuest(os.Stdin, os.Stdout) },
 	"lab-user":  becomeUser,
-	"lab-run":   runPart,
-	"lab-ss":    ssPart,
+	"lab-run":   func() error { return runPart(runner()) },
+	"lab-broken": func() error {
+		r := runner()
+		r.Patience = time.Second // what is broken does not become as expected
+		return runPart(r)
+	},
+	"lab-ss": ssPart,
 }
 
 func TestMain(m *testing.M) {
@@ -72,12 +78,12 @@ func runner() *Runner {
 }
 
 // runPart runs the lab that it reads and writes the report.
-func runPart() error {
+func runPart(r *Runner) error {
 	var l Lab
 	if err := json.NewDecoder(os.Stdin).Decode(&l); err != nil {
 		return err
 	}
-	report, err := runner().Run(context.Background(), &l)
+	report, err := r.Run(context.Background(), &l)
 	if err != nil {
 		return err
 	}
@@ -98,6 +104,17 @@ var callers = []struct {
 // as runs a test for root and for an ordinary user. What it gets makes the
 // command that is one of the parts.
 func as(t *testing.T, f func(t *testing.T, uid int, command func(part string) *exec.Cmd)) {
+	for i := range callers {
+		runAs(t, i, f)
+	}
+}
+
+// asUser runs a test for an ordinary user alone.
+func asUser(t *testing.T, f func(t *testing.T, uid int, command func(part string) *exec.Cmd)) {
+	runAs(t, 1, f)
+}
+
+func runAs(t *testing.T, caller int, f func(t *testing.T, uid int, command func(part string) *exec.Cmd)) {
 	testnet.Require(t)
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		testnet.Unavailable(t, "no TUN driver: "+err.Error())
@@ -114,15 +131,14 @@ func as(t *testing.T, f func(t *testing.T, uid int, command func(part string) *e
 	if err := os.WriteFile(bin, text, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range callers {
-		t.Run(c.name, func(t *testing.T) {
-			f(t, c.uid, func(part string) *exec.Cmd {
-				cmd := exec.CommandContext(t.Context(), bin, append(c.args, part)...)
-				cmd.Dir = "/"
-				cmd.Stderr = os.Stderr
-				cmd.SysProcAttr = c.attr
-				return cmd
-			})
+	c := callers[caller]
+	t.Run(c.name, func(t *testing.T) {
+		f(t, c.uid, func(part string) *exec.Cmd {
+			cmd := exec.CommandContext(t.Context(), bin, append(c.args, part)...)
+			cmd.Dir = "/"
+			cmd.Stderr = os.Stderr
+			cmd.SysProcAttr = c.attr
+			return cmd
 		})
-	}
+	})
 }

@@ -20,9 +20,12 @@ import (
 //	stack.STATE               endpoints of the stack in a state, by the state log
 //	timer.STATE               what is left on the timer of the socket in a state that
 //	                          has the most left, in milliseconds
+//	unread.STATE              bytes that have arrived at sockets in a state, and that
+//	                          nobody has read
+//	unsent.STATE              bytes that are not acknowledged
 //	queue.PORT                connections that wait to be accepted
-//	sent.LEG.FLAGS            segments with exactly these flags, PSH aside, that a leg
-//	                          has sent: sent.guest.SYN-ACK
+//	sent.LEG.FLAGS            segments that a leg has sent: SYN, SYN-ACK, FIN and RST with
+//	                          or without ACK, and ACK without anything else
 //	Tcp…, TcpExt…, Ip…        the kernel's counters, by the names of nstat(8)
 //
 // A state is written in small letters, as "close-wait".
@@ -35,7 +38,7 @@ func checkCount(name string) error {
 	}
 	kind, rest, _ := strings.Cut(name, ".")
 	switch kind {
-	case "guest", "stack", "timer":
+	case "guest", "stack", "timer", "unread", "unsent":
 		state, program, owned := strings.Cut(rest, ".")
 		if _, err := tcpstate.Parse(strings.ToUpper(state)); err != nil || owned && (kind != "guest" || program == "") {
 			return fmt.Errorf("nothing counts %q: there is no state %q", name, state)
@@ -48,8 +51,7 @@ func checkCount(name string) error {
 		return nil
 	case "sent":
 		leg, flags, _ := strings.Cut(rest, ".")
-		_, err := parseFlags(flags)
-		if err != nil || leg != "guest" && leg != "stack" {
+		if segments[flags] == nil || leg != "guest" && leg != "stack" {
 			return fmt.Errorf("nothing counts %q; for example: sent.guest.SYN-ACK", name)
 		}
 		return nil
@@ -62,17 +64,16 @@ func isCounter(name string) bool {
 	return strings.HasPrefix(name, "Tcp") || strings.HasPrefix(name, "Ip")
 }
 
-// parseFlags reads flags as "SYN-ACK".
-func parseFlags(text string) (flags packet.Flags, err error) {
-	names := map[string]packet.Flags{"FIN": packet.FIN, "SYN": packet.SYN, "RST": packet.RST, "ACK": packet.ACK}
-	for name := range strings.SplitSeq(text, "-") {
-		f, ok := names[name]
-		if !ok {
-			return 0, fmt.Errorf("there is no flag %q", name)
-		}
-		flags |= f
-	}
-	return flags, nil
+// control are the flags that tell segments apart.
+const control = packet.FIN | packet.SYN | packet.RST | packet.ACK
+
+// segments are the kinds of segments, by their names.
+var segments = map[string]func(f packet.Flags) bool{
+	"SYN":     func(f packet.Flags) bool { return f&control == packet.SYN },
+	"SYN-ACK": func(f packet.Flags) bool { return f&control == packet.SYN|packet.ACK },
+	"FIN":     func(f packet.Flags) bool { return f&packet.FIN != 0 },
+	"RST":     func(f packet.Flags) bool { return f&packet.RST != 0 },
+	"ACK":     func(f packet.Flags) bool { return f&control == packet.ACK },
 }
 
 // snapshot counts in a sandbox. What it has read once it does not read again.
@@ -123,17 +124,16 @@ func (n *snapshot) count(name string) (int, error) {
 	if err := n.dump(); err != nil {
 		return 0, err
 	}
-	total, left := 0, 0
+	f := Figures{}
 	for i := range n.sockets {
 		if s := &n.sockets[i]; s.State == state {
-			total++
-			left = max(left, int(s.Timer.Left.Milliseconds()))
+			f["guest"]++
+			f["timer"] = max(f["timer"], int(s.Timer.Left.Milliseconds()))
+			f["unread"] += int(s.RecvQueue)
+			f["unsent"] += int(s.SendQueue)
 		}
 	}
-	if kind == "timer" {
-		return left, nil
-	}
-	return total, nil
+	return f[kind], nil
 }
 
 // counter is one of the kernel's. One that this kernel does not have is an error:
@@ -188,19 +188,15 @@ func (n *snapshot) queue(port string) (int, error) {
 }
 
 // sent counts segments by the headers that are kept.
-func (n *snapshot) sent(leg, text string) (total int, err error) {
-	flags, err := parseFlags(text)
-	if err != nil {
-		return 0, err
-	}
+func (n *snapshot) sent(leg, kind string) (total int, err error) {
 	for _, conn := range n.s.stack.conns() {
-		_, segments, err := n.s.box.Segments(conn)
+		_, sent, err := n.s.box.Segments(conn)
 		if err != nil {
 			return 0, err
 		}
-		for i := range segments {
-			s := &segments[i]
-			if s.Sender.String() == leg && packet.Flags(s.Header[13])&(packet.FIN|packet.SYN|packet.RST|packet.ACK) == flags {
+		for i := range sent {
+			s := &sent[i]
+			if s.Sender.String() == leg && segments[kind](packet.Flags(s.Header[13])) && (kind != "ACK" || s.Payload == 0) {
 				total++
 			}
 		}
