@@ -33,7 +33,7 @@ func (g *Gateway) Deliver(ctx context.Context, client relay.Conn, in Inbound) er
 	defer g.contain(g.fail)
 	id := g.net.NewConn()
 	g.accepted(id, client, in)
-	guest, err := g.dialGuest(ctx, client, id, in)
+	guest, err := g.dialFor(ctx, client, id, in)
 	if in.OnAnswer != nil {
 		in.OnAnswer()
 	}
@@ -66,6 +66,17 @@ func (g *Gateway) accepted(id tcpstate.Conn, client relay.Conn, in Inbound) {
 		From: tcpstate.SynReceived, To: tcpstate.Established,
 		Cause: tcpstate.Cause{Kind: tcpstate.BySegment, Which: "ACK"}, Source: tcpstate.FromSocket,
 	})
+}
+
+// dialFor is dialGuest, unless the client's address has as many that are opening as it
+// may: then it is EAGAIN.
+func (g *Gateway) dialFor(ctx context.Context, client relay.Conn, id tcpstate.Conn, in Inbound) (relay.Conn, error) {
+	end, ok := g.net.BeginFrom(in.Client.Addr())
+	if !ok {
+		return nil, syscall.EAGAIN
+	}
+	defer end()
+	return g.dialGuest(ctx, client, id, in)
 }
 
 // dialGuest opens the connection to the guest. The port that the guest sees is

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"tcpbox/policy/knob"
 	"tcpbox/stack/internal/netstack"
 	"tcpbox/stack/relay/relaytest"
 	"tcpbox/tun/packet"
@@ -92,6 +93,63 @@ func TestDeliver(t *testing.T) {
 		if got, want := log.of(hostAt, from), "SYN-RECEIVED>ESTABLISHED segment ACK"; len(got) != 1 || got[0] != want {
 			t.Errorf("the upstream leg's log is %q, want %q", got, want)
 		}
+	}
+}
+
+// One client may not have all that is opening: what is beyond its share is reset, and
+// counted, and another client is served.
+func TestDeliverPerSource(t *testing.T) {
+	g, requests := withServer(t, nil)
+	share, err := knob.ParseSetting("stack.pending.per-source=2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Apply([]knob.Setting{share}); err != nil {
+		t.Fatal(err)
+	}
+	var opening []*netstack.Request
+	open := func(from netip.AddrPort) (*relaytest.Conn, <-chan error) {
+		far, done := deliver(t, g, to(from))
+		opening = append(opening, get(t, requests))
+		return far, done
+	}
+	beyond := func(from netip.AddrPort) {
+		t.Helper()
+		far, done := deliver(t, g, to(from))
+		if err := get(t, done); !errors.Is(err, syscall.EAGAIN) {
+			t.Errorf("a third connection of %v: %v, want EAGAIN", from, err)
+		}
+		if _, err := far.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("its client reads %v, want a reset", err)
+		}
+	}
+	at := func(addr string, port uint16) netip.AddrPort {
+		return netip.AddrPortFrom(netip.MustParseAddr(addr), port)
+	}
+	far, done := open(at("192.0.2.9", 1))
+	open(at("192.0.2.9", 2))
+	beyond(at("192.0.2.9", 3))
+	open(at("192.0.2.10", 1))
+	open(at("2001:db8::9", 1)) // of IPv6 a network of 64 bits is one
+	open(at("2001:db8::a", 1))
+	beyond(at("2001:db8::b", 1))
+	open(at("2001:db8:0:1::9", 1))
+	if st := g.Stats(); st.DropPerSrc != 2 {
+		t.Errorf("DropPerSrc = %d, want 2", st.DropPerSrc)
+	}
+	c, err := opening[0].Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	far.Write([]byte("x"))
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil { // so that it stands at both ends
+		t.Fatal(err)
+	}
+	open(at("192.0.2.9", 4))
+	beyond(at("192.0.2.9", 5))
+	far.Reset()
+	if err := get(t, done); err != nil {
+		t.Errorf("the one that stood ended with %v", err)
 	}
 }
 

@@ -167,6 +167,21 @@ var guestRows = []row{
 			}
 			return fmt.Sprintf("%d SYNs, then ETIMEDOUT", len(b.wire.those(port, l.port(), packet.SYN, packet.ACK)))
 		},
+		existing: func(b *box) func(bool) string {
+			_ = b.NS().SetSysctl("net.ipv4.tcp_syn_linear_timeouts", "0")
+			l, c := b.listen(8), b.socket()
+			c.deaf()
+			b.check(c.begin(l))
+			return func(bool) string { // which would take 127 s, with 7 SYNs, if it did not follow
+				var err error
+				port := c.port()
+				b.eventually("the connect fails", func() bool { err = c.err(); return err != nil })
+				if n := len(b.wire.those(port, l.port(), packet.SYN, packet.ACK)); err != unix.ETIMEDOUT || n > 6 {
+					return fmt.Sprintf("%d SYNs, then %v", n, err)
+				}
+				return "2 SYNs, then ETIMEDOUT" // or more, if it was told late
+			}
+		},
 	},
 	{
 		knob: "synack-retries", settings: []string{"guest.synack-retries=1"}, plain: "held", want: "given up",
@@ -189,6 +204,20 @@ var guestRows = []row{
 				return fmt.Sprintf("%d SYN-ACKs", n)
 			}
 			return "given up"
+		},
+		existing: func(b *box) func(bool) string {
+			l, c := b.listen(8), b.socket()
+			c.deaf()
+			b.check(c.begin(l))
+			b.eventually("a half-open handshake", func() bool { return b.states(l.port())[synReceived] == 1 })
+			l.deaf()
+			return func(bool) string { // which would take 63 s, with 6 SYN-ACKs
+				b.eventually("it is given up", func() bool { return b.states(l.port())[synReceived] == 0 })
+				if n := len(b.wire.those(l.port(), c.port(), packet.SYN|packet.ACK, 0)); n > 5 {
+					return fmt.Sprintf("%d SYN-ACKs", n)
+				}
+				return "given up"
+			}
 		},
 	},
 	{
@@ -338,6 +367,11 @@ var guestRows = []row{
 			c, s := b.pair()
 			return unsent(b, c, s)
 		},
+		existing: func(b *box) func(bool) string {
+			c, s := b.pair()
+			return func(bool) string { return unsent(b, c, s) }
+		},
+		kept: "more than 200k",
 	},
 	{
 		knob: "auto-tuning", settings: []string{"guest.auto-tuning=off"}, plain: "it grows", want: "it stays",

@@ -34,7 +34,7 @@ var openKnobs = []Def{
 		Type:    Word,
 		Words:   []string{"drop", "reset"},
 		Default: "drop",
-		Does:    "what becomes of a SYN beyond syn-backlog, pending.max, pending.per-destination or syn-rate: dropped, so that its sender tries again, or answered with RST",
+		Does:    "what becomes of a SYN beyond syn-backlog, pending.max, pending.per-destination, pending.per-source or syn-rate: dropped, so that its sender tries again, or answered with RST",
 		Not:     "it does not speak of the last ACK of a handshake, which is accept-overflow",
 		Source:  "RFC 4987, section 3",
 		Guest:   LegDef{Text: "the kernel always drops them"},
@@ -72,7 +72,7 @@ var openKnobs = []Def{
 		Default: "100",
 		Does: "how many SYNs that are dropped in a second, because of any limit, count as a flood: its begin and, when ten seconds have had " +
 			"fewer, its end are told, and counted; 0 means never",
-		Not:      "it drops nothing itself and lets nothing in: the limits are syn-backlog, pending.max, pending.per-destination, syn-rate and that of connections",
+		Not:      "it drops nothing itself and lets nothing in: the limits are syn-backlog, pending.max, pending.per-destination, pending.per-source, syn-rate and that of connections",
 		Believed: "that many SYNs are a flood: those that the limits let in are connections",
 		Source:   "RFC 4987, section 2",
 		Guest:    LegDef{Text: "the kernel tells of a flood on a listener in its own log, and has no number for when"},
@@ -117,6 +117,28 @@ var openKnobs = []Def{
 			Carries:  true,
 			Text:     "SYNs from the guest, by address and port of the destination",
 			Existing: "from the next SYN on",
+		},
+		Upstream: LegDef{
+			Text: "the upstream leg dials and has no listener",
+		},
+	},
+	{
+		Key:     "pending.per-source",
+		Type:    Int,
+		MaxInt:  1 << 20,
+		Default: "0",
+		Does: "how many connections of one source may be opening at once, dials in progress and half-open handshakes together, " +
+			"so that one that floods leaves room for the others; 0 means no limit",
+		Not: "it does not count connections that stand; of IPv6 a source is a network of 64 bits, of which whoever has one address has all",
+		Believed: "that it stops a flood: whoever makes up sources has as many as the addresses that he may send from, " +
+			"and those that are not the sandbox's own are dropped in any case",
+		Source: "RFC 4987, section 3",
+		Guest:  LegDef{Text: "the kernel has no such limit: syn-backlog and accept-backlog are what it has"},
+		Stack: LegDef{
+			Carries: true,
+			Text: "SYNs from the guest, by its address, of which a program with raw sockets or a namespace of somebody else's may have several; " +
+				"and connections to published ports, by the client's address: one that is too many is reset, for the host has accepted it",
+			Existing: "from the next SYN on; what is opening already does not count",
 		},
 		Upstream: LegDef{
 			Text: "the upstream leg dials and has no listener",

@@ -124,7 +124,7 @@ var pathKnobs = []Def{
 		Not:      "it does not change a connection that stands, and does not make an interface's MTU smaller",
 		Believed: "that both ends agree on one size: each tells the other what it takes, and the smaller MTU on the way is found out later",
 		Source:   "RFC 9293, section 3.7.1; RFC 6691; Linux, tcp(7), TCP_MAXSEG",
-		Guest:    LegDef{Text: "the kernel takes it from the MTU of the interface, and has no sysctl for it"},
+		Guest:    LegDef{Text: "the kernel takes it from the MTU of the interface, and has no sysctl for it; with stack.mss the guest keeps to it all the same"},
 		Stack: LegDef{
 			Carries: true,
 			Text: "the option of SYNs and SYN-ACKs, both ways, so that the guest keeps to it too; never more than the MTU of the interface gives, " +

@@ -30,7 +30,7 @@ const forwarderLimit = 1 << 20
 //	           In all, and for one destination, which is half of that by default.
 //	half-open  handshakes in SYN-RECEIVED: the SYN backlog.
 //
-// So is how many SYNs are admitted in a second. A SYN over a limit is counted, and
+// Both together may be limited for one source (sourceShare). So is how many SYNs are admitted in a second. A SYN over a limit is counted, and
 // dropped, so that the guest's kernel asks again, or answered with an RST.
 type admission struct {
 	stack      *Stack
@@ -47,6 +47,7 @@ type admission struct {
 	mu      sync.Mutex
 	pending map[gvstack.TransportEndpointID]*pendingSYN
 	perDst  map[netip.AddrPort]int
+	perSrc  sourceShare
 	closed  bool
 	queue   []chan struct{} // of those that wait for room in the backlog
 }
@@ -62,6 +63,7 @@ type pendingSYN struct {
 
 	// Guarded by admission.mu.
 	waiting bool   // counts as pending
+	shares  bool   // counts for its source
 	gaveUp  bool   // cancelled because the guest had stopped asking
 	next    []byte // a SYN that follows when this request has ended
 	last    tcpip.MonotonicTime
@@ -193,6 +195,9 @@ func (a *admission) admit(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuf
 	case a.perDst[dst] >= a.perDestination():
 		c.dropPerDst.Add(1)
 		return overLimit
+	case a.perSrc.full(remoteOf(id).Addr()):
+		c.dropPerSrc.Add(1)
+		return overLimit
 	case !a.rate.AllowN(a.stack.clock.Now(), 1):
 		c.dropRate.Add(1)
 		return overLimit
@@ -203,6 +208,7 @@ func (a *admission) admit(id gvstack.TransportEndpointID, pkt *gvstack.PacketBuf
 	p.syn = append(p.syn, pkt.TransportHeader().Slice()...)
 	a.pending[id] = p
 	a.perDst[dst]++
+	p.shares = a.perSrc.take(remoteOf(id).Addr())
 	a.pendings.Add(1)
 	a.running.Add(1)
 	return inProgress
@@ -319,6 +325,9 @@ func (a *admission) done(id gvstack.TransportEndpointID) {
 		return
 	}
 	a.stopWaitingLocked(p)
+	if p.shares {
+		a.perSrc.leave(remoteOf(id).Addr())
+	}
 	next := p.next
 	a.mu.Unlock()
 	p.cancel()

@@ -6,7 +6,7 @@ import "sync/atomic"
 type counters struct {
 	malformed, foreignSource, notUnicast, badChecksum atomic.Uint64
 	dropBacklog, dropPending, dropPerDst, givenUp     atomic.Uint64
-	dropRate, dropOwner                               atomic.Uint64
+	dropRate, dropOwner, dropPerSrc                   atomic.Uint64
 	timeWaitReopened, timeWaitOldSYN, orphansEnded    atomic.Uint64
 	refusedOther, icmpLimited, writeErrors            atomic.Uint64
 	peakHalfOpen                                      atomic.Int64
@@ -33,6 +33,7 @@ type Stats struct {
 	DropBacklog uint64 `json:"drop_backlog"` // the SYN backlog was full, or stayed so while the guest asked
 	DropPending uint64 `json:"drop_pending"` // too many dials were pending
 	DropPerDst  uint64 `json:"drop_per_dst"` // too many dials were pending to one destination
+	DropPerSrc  uint64 `json:"drop_per_src"` // too many connections of one source were opening
 
 	DropRate uint64 `json:"drop_rate"` // more came in a second than syn-rate
 
@@ -75,7 +76,7 @@ func (s *Stack) Stats() Stats {
 		Malformed: c.malformed.Load(), ForeignSource: c.foreignSource.Load(),
 		NotUnicast: c.notUnicast.Load(), BadChecksum: c.badChecksum.Load(),
 		DropBacklog: c.dropBacklog.Load(), DropPending: c.dropPending.Load(),
-		DropPerDst: c.dropPerDst.Load(), DropRate: c.dropRate.Load(), SYNFloods: floods, SYNFlood: flood, GivenUp: c.givenUp.Load(),
+		DropPerDst: c.dropPerDst.Load(), DropPerSrc: c.dropPerSrc.Load(), DropRate: c.dropRate.Load(), SYNFloods: floods, SYNFlood: flood, GivenUp: c.givenUp.Load(),
 		TimeWaitReopened: c.timeWaitReopened.Load(), TimeWaitOldSYN: c.timeWaitOldSYN.Load(),
 		OrphansEnded: c.orphansEnded.Load(), OrphanOverflow: s.orphans.overflow.Load(), Orphans: int(s.orphans.now.Load()),
 		RefusedOther: c.refusedOther.Load(),

@@ -89,5 +89,5 @@ func (f *synFlood) count() (floods uint64, on bool) {
 
 // droppedSYNs are those that met a limit, answered with an RST or not.
 func (c *counters) droppedSYNs() uint64 {
-	return c.dropBacklog.Load() + c.dropPending.Load() + c.dropPerDst.Load() + c.dropRate.Load() + c.dropOwner.Load()
+	return c.dropBacklog.Load() + c.dropPending.Load() + c.dropPerDst.Load() + c.dropPerSrc.Load() + c.dropRate.Load() + c.dropOwner.Load()
 }

@@ -186,6 +186,15 @@ var tunings = map[string]tuning{
 		},
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetPendingPerDestination(s.Int) }),
 	},
+	"pending.per-source": {
+		text: func(s knob.Setting) string {
+			if s.Int == 0 {
+				return "one source may have any number that are opening"
+			}
+			return fmt.Sprintf("at most %d connections of one source are opening", s.Int)
+		},
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetPerSource(s.Int) }),
+	},
 	"orphan.timeout": {
 		text: func(s knob.Setting) string {
 			if s.Duration == 0 {

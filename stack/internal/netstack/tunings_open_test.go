@@ -22,6 +22,13 @@ func (k *knobGuest) halfOpen() *rawConn {
 	return c
 }
 
+// next6 is next over IPv6.
+func (k *knobGuest) next6() *rawConn {
+	c := k.next()
+	c.src, c.dst = ap(guestAddr6, k.port), serverAddr6
+	return c
+}
+
 // refused asks for a connection that makes no request, and counts.
 func (k *knobGuest) refused(counter func(Stats) uint64) *rawConn {
 	k.t.Helper()
@@ -215,6 +222,44 @@ var openRows = map[string][]knobRow{
 			if st := k.gateway.Stats(); st.Pending != 3 {
 				t.Errorf("%d dials are pending, want 3", st.Pending)
 			}
+		}},
+	},
+	"pending.per-source": {
+		{"live: dials and half-open handshakes together; another source has its own", func(t *testing.T, k *knobGuest) {
+			perSrc := func(st Stats) uint64 { return st.DropPerSrc }
+			k.pending(1) // which does not count
+			k.set("pending.per-source=2")
+			k.pending(1)
+			c := k.halfOpen()
+			k.refused(perSrc)
+			k.next6().syn()
+			k.request()
+			c.send(ackFl, "") // what stands counts no more
+			eventually(t, "it stands", func() bool { return k.gateway.Stats().HalfOpen == 0 })
+			k.pending(1)
+			k.refused(perSrc)
+			k.set("pending.per-source=3", "syn-overflow=reset")
+			k.pending(1)
+			k.refused(perSrc).expect(rstAck)
+			k.set("pending.per-source=0")
+			k.pending(5)
+		}},
+		{"a flood of one source is told", func(t *testing.T, k *knobGuest) {
+			k.set("pending.per-source=1", "syn-flood=5")
+			k.pending(1)
+			k.floods(1, true, k.dropSYNs(5))
+			if st := k.gateway.Stats(); st.DropPerSrc != 5 {
+				t.Errorf("DropPerSrc = %d, want 5", st.DropPerSrc)
+			}
+		}},
+		{"a dial that ends leaves its place", func(t *testing.T, k *knobGuest) {
+			k.set("pending.per-source=1")
+			k.next().syn()
+			k.request().Reset()
+			k.next().syn()
+			k.request().Drop()
+			k.pending(1)
+			k.refused(func(st Stats) uint64 { return st.DropPerSrc })
 		}},
 	},
 	"syn-retries": {
