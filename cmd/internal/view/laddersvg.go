@@ -44,7 +44,7 @@ type svgLine struct {
 	class, end     string
 }
 
-// picture is a ladder as lines and texts.
+// picture is lines and texts: a ladder, or the diagram of the states.
 type picture struct {
 	width, height float64
 	texts         []svgText
@@ -232,9 +232,13 @@ func (l Ladder) SVG(b []byte, lad *legs.Ladder) []byte {
 func (l Ladder) Figure(b []byte, lad *legs.Ladder) []byte { return l.svg(b, lad, "") }
 
 func (l Ladder) svg(b []byte, lad *legs.Ladder, style string) []byte {
-	p := l.draw(lad)
+	return l.draw(lad).svg(b, Ladder{}.title(lad), style)
+}
+
+// svg appends the picture, whose title is read to those who cannot see it.
+func (p *picture) svg(b []byte, title, style string) []byte {
 	b = fmt.Appendf(b, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"%s\">\n",
-		p.width, p.height, p.width, p.height, xmlText(Ladder{}.title(lad)))
+		p.width, p.height, p.width, p.height, xmlText(title))
 	b = append(append(b, style...), svgMarkers...)
 	b = append(b, "<rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n"...)
 	for _, line := range p.lines {

@@ -36,7 +36,7 @@ type rendered struct {
 func TestSVGRendered(t *testing.T) {
 	testnet.Require(t)
 	browser := findBrowser(t)
-	files, err := filepath.Glob("testdata/ladder/*.svg")
+	files, err := filepath.Glob("testdata/*/*.svg")
 	if err != nil || len(files) < len(plays) {
 		t.Fatalf("%d pictures, %v", len(files), err)
 	}
