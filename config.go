@@ -121,6 +121,11 @@ type Config struct {
 	// Limits bound what the guest can make grow.
 	Limits Limits
 
+	// Faults are what goes wrong between guest and stack, from the first packet on.
+	// With the same FaultSeed the same packets go the same way.
+	Faults    []policy.Fault
+	FaultSeed uint64
+
 	// OnRecords takes the state log, in order, in one goroutine of its own: each
 	// TCP state transition, and a marker wherever some were lost because the
 	// reader was too slow. It keeps nothing of the slice. Nil means that no one

@@ -18,6 +18,7 @@ import (
 	"tcpbox/policy"
 	"tcpbox/stack"
 	"tcpbox/stack/dns"
+	"tcpbox/stack/fault"
 	"tcpbox/stack/relay"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/stack/upstream"
@@ -38,6 +39,7 @@ type Sandbox struct {
 	gateway *stack.Gateway
 	paired  bool           // a second stack, and not the host's sockets, is where connections go on
 	outer   *stack.Gateway // that stack; else nil
+	faults  *fault.Device
 	numbers *tcpstate.Numbers
 	host    *upstream.Host
 	owned   *upstream.Addresses
@@ -161,8 +163,9 @@ func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, ope
 	decide := func(_ context.Context, r policy.Request) policy.Verdict {
 		return s.force.policy.Load().Decide(r, s.owned)
 	}
+	s.faults = newFaults(cfg, s.watchDevice(cfg, s.inside.Device()), s.inside.Device())
 	s.gateway, err = stack.New(stack.Config{
-		Device: s.watchDevice(cfg, s.inside.Device()), Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
+		Device: s.faults, Addrs: addrs.gateways, Guest: addrs.sources(), Subnets: addrs.subnets,
 		Loopback: addrs.loopback, UDPTimeout: cfg.UDPTimeout, Limits: cfg.Limits.ofGateway(),
 		Decide: decide, OnRefused: cfg.OnRefused, Sink: s.log.Push, Numbers: s.numbers, Log: cfg.Log,
 		Facts: s.log.PushFacts, NameOf: s.names.find, Paired: s.paired,

@@ -17,6 +17,7 @@ import (
 	"tcpbox/policy/document"
 	"tcpbox/policy/knob"
 	"tcpbox/stack"
+	"tcpbox/stack/fault"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/stack/upstream"
 )
@@ -35,10 +36,11 @@ type Settings struct {
 	Knobs   []knob.Setting
 	Sysctls []knob.Sysctl
 	Limits  Limits
+	Faults  []policy.Fault
 }
 
 func (c *Config) settings() Settings {
-	return Settings{Policy: c.Policy, Knobs: c.Knobs, Sysctls: c.Sysctls, Limits: c.Limits}
+	return Settings{Policy: c.Policy, Knobs: c.Knobs, Sysctls: c.Sysctls, Limits: c.Limits, Faults: c.Faults}
 }
 
 // Check reports everything that is wrong, as far as it shows without a sandbox.
@@ -52,6 +54,9 @@ func (s Settings) Check() error {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("the limit of %s is not negative", name))
 		}
+	}
+	if len(s.Faults) > fault.MaxRules {
+		errs = append(errs, fmt.Errorf("%d faults are more than the %d that there may be", len(s.Faults), fault.MaxRules))
 	}
 	for _, c := range s.conflicts() {
 		errs = append(errs, &knob.Error{Input: c.Sysctl.Name, Source: c.Source, Message: c.Message, Hint: c.Hint})
@@ -107,7 +112,17 @@ type force struct {
 func (s *Sandbox) Settings() Settings {
 	s.force.mu.Lock()
 	defer s.force.mu.Unlock()
-	return s.force.settings
+	return s.settingsLocked()
+}
+
+// settingsLocked is what is in force, with the faults as they are now.
+func (s *Sandbox) settingsLocked() Settings {
+	now := s.force.settings
+	now.Faults = nil
+	for _, r := range s.faults.Rules() {
+		now.Faults = append(now.Faults, r.Fault)
+	}
+	return now
 }
 
 // SetPolicy puts new settings in the place of all that is in force, at once and
@@ -137,7 +152,7 @@ func (s *Sandbox) Amend(change func(Settings) Settings) ([]knob.Change, error) {
 func (s *Sandbox) Set(settings ...knob.Setting) ([]knob.Change, error) {
 	s.force.mu.Lock()
 	defer s.force.mu.Unlock()
-	next := s.force.settings
+	next := s.settingsLocked()
 	next.Knobs = document.Document{TCP: settings}.Over(document.Document{TCP: next.Knobs}).TCP
 	changes, err := s.setLocked(next)
 	return slices.DeleteFunc(changes, func(c knob.Change) bool {
@@ -172,6 +187,7 @@ func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {
 			return nil, fmt.Errorf("%w; nothing was changed", err)
 		}
 	}
+	s.setFaultsLocked(next.Faults)
 	s.gateway.SetLimits(next.Limits.ofGateway())
 	if s.outer != nil {
 		s.outer.SetLimits(next.Limits.ofGateway())

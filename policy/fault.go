@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -86,6 +87,9 @@ const (
 var faultActions = [numFaultActions]string{
 	"", "loss", "delay", "rate", "dup", "reorder", "corrupt", "mtu", "drop", "hold", "rst", "blackhole", "fail", "replay",
 }
+
+// FaultActions returns the words that a rule may begin with.
+func FaultActions() []string { return slices.Clone(faultActions[1:]) }
 
 // String returns the word that stands for the action, "nothing" for the zero
 // one.

@@ -7,7 +7,10 @@
 // tests with tuntest.Pair.
 package tun
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // ErrGone is returned by Device.Read and Device.Write when the network
 // namespace of the device has died or the device was deleted. The device is of
@@ -35,6 +38,13 @@ type Device interface {
 
 	// Close releases the device. It is safe to call twice.
 	Close() error
+}
+
+// Deadliner is implemented by a Device whose Read can be told not to wait: after a
+// deadline in the past it returns an error that matches os.ErrDeadlineExceeded,
+// until the zero deadline lets it wait again.
+type Deadliner interface {
+	SetReadDeadline(t time.Time) error
 }
 
 // MaxPacket is the largest packet or super-segment a Device carries, in bytes.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -126,6 +127,14 @@ func (d *file) Name() string { return d.name }
 
 func (d *file) Stats() Stats {
 	return Stats{ReadSkipped: d.skipped.Load(), WriteDropped: d.dropped.Load()}
+}
+
+// SetReadDeadline implements Deadliner.
+func (d *file) SetReadDeadline(t time.Time) error {
+	if err := d.f.SetReadDeadline(t); err != nil {
+		return d.fail("set a deadline for", err)
+	}
+	return nil
 }
 
 // Close returns when no Read or Write uses the descriptor any more.

@@ -47,6 +47,7 @@ func newApp(streams Streams) *cli.App {
 			execCommand(streams),
 			stopCommand(streams),
 			setCommand(streams),
+			faultCommand(streams),
 			publishCommand(streams),
 			unpublishCommand(streams),
 			ssCommand(streams),

@@ -11,6 +11,7 @@ import (
 	"tcpbox/cmd/internal/control"
 	"tcpbox/cmd/internal/lab"
 	"tcpbox/cmd/internal/manual"
+	"tcpbox/policy"
 	"tcpbox/policy/knob"
 	"tcpbox/stack/peer"
 	"tcpbox/stack/tcpstate"
@@ -229,6 +230,9 @@ func flagValue(f manual.Flag, value string) completion {
 		}
 		return beginning(value, all)
 	}
+	if f.Names[len(f.Names)-1] == "--fault" {
+		return beginning(value, faultActions())
+	}
 	if f.Value == "RULE" {
 		return beginning(value, []candidate{
 			{"@public", "the public Internet"},
@@ -238,6 +242,14 @@ func flagValue(f manual.Flag, value string) completion {
 		})
 	}
 	return placeholder(f.Value, value)
+}
+
+// faultActions are the words that a fault begins with.
+func faultActions() (all []candidate) {
+	for _, word := range policy.FaultActions() {
+		all = append(all, candidate{word, ""})
+	}
+	return all
 }
 
 // settings are the knobs, for every leg and for each that can carry them, and
@@ -281,6 +293,8 @@ func argument(path, name, value string) completion {
 		return beginning(value, all)
 	case name == "NAME":
 		return sandboxes(value)
+	case path == "fault add":
+		return beginning(value, faultActions())
 	}
 	return placeholder(name, value)
 }

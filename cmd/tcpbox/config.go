@@ -82,7 +82,7 @@ func checkPolicies(paths []string, streams Streams) error {
 // documentFlags are those that a document has keys for.
 func (f *runFlags) documentFlags() []cli.Flag {
 	var flags []cli.Flag
-	for _, name := range []string{"policy", "net", "allow", "deny", "dns", "add-host", "tcp", "sysctl"} {
+	for _, name := range []string{"policy", "net", "allow", "deny", "dns", "add-host", "tcp", "sysctl", "fault"} {
 		flags = append(flags, f.words.flag(name, name))
 	}
 	return flags
@@ -165,6 +165,11 @@ func printPolicy(f *runFlags, asJSON bool, w io.Writer) error {
 			source = f.policyFile
 		}
 		row("", h.Name+" "+h.Addr.String(), source)
+	}
+	title = "faults"
+	for _, r := range d.Faults {
+		row(title, r.String(), r.Source)
+		title = ""
 	}
 	if err := t.Flush(); err != nil {
 		return err

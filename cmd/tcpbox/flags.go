@@ -68,7 +68,7 @@ type runFlags struct {
 func (f *runFlags) serving() []cli.Flag {
 	var flags []cli.Flag
 	for _, name := range []string{
-		"policy", "net", "allow", "deny", "udp-timeout", "publish", "accept-from", "dns", "add-host", "peer", "tcp", "sysctl", "log", "log-size", "log-files", "log-filter",
+		"policy", "net", "allow", "deny", "udp-timeout", "publish", "accept-from", "dns", "add-host", "peer", "tcp", "sysctl", "fault", "fault-seed", "log", "log-size", "log-files", "log-filter",
 		"name", "mtu", "subnet4", "subnet6", "timeout",
 	} {
 		flags = append(flags, f.words.flag(name, name))
@@ -170,6 +170,8 @@ func (f *runFlags) set(flag, value string) (err error) {
 		if p, err = peer.ParseSpec(value); err == nil {
 			c.Peers = append(c.Peers, p)
 		}
+	case "fault-seed":
+		c.FaultSeed, err = parseSeed(value)
 	case "log":
 		f.log.to = value
 		err = checkLogTarget(value)
@@ -216,6 +218,14 @@ func parseInt(text string, least, most int, what string) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || strings.Trim(text, "0123456789") != "" || n < least || n > most {
 		return 0, usagef("", "not a number from %d to %d (%s)", least, most, what)
+	}
+	return n, nil
+}
+
+func parseSeed(text string) (uint64, error) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, usagef("a seed is a number from 0 to 18446744073709551615", "not a seed")
 	}
 	return n, nil
 }

@@ -65,7 +65,7 @@ func (f *runFlags) settle() error {
 // apply sets what a document says.
 func apply(c *tcpbox.Config, d document.Document) {
 	s := control.SettingsOf(d)
-	c.Policy, c.Knobs, c.Sysctls, c.Limits = s.Policy, s.Knobs, s.Sysctls, s.Limits
+	c.Policy, c.Knobs, c.Sysctls, c.Limits, c.Faults = s.Policy, s.Knobs, s.Sysctls, s.Limits, s.Faults
 	c.DNS = tcpbox.DNS{None: d.DNS.Mode == document.DNSNone, Servers: d.DNS.Servers}
 	for _, h := range d.DNS.Hosts {
 		c.DNS.Hosts = append(c.DNS.Hosts, dns.Host(h))
@@ -118,6 +118,12 @@ func (f *runFlags) setPolicy(flag, value string) (taken bool, err error) {
 			}
 		}
 		d.Sysctls = append(d.Sysctls, document.Sysctl{Sysctl: s})
+	case "fault":
+		rule, err := policy.ParseFault(value)
+		if err != nil {
+			return true, err
+		}
+		d.Faults = append(d.Faults, document.FaultRule{Fault: rule, Source: "--fault"})
 	case "dns":
 		return true, f.setDNS(value)
 	case "add-host":

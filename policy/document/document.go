@@ -15,6 +15,7 @@
 //	sysctl: {net.ipv4.tcp_rfc1337: 1}
 //	limits: {connections: 1000}
 //	dns: {servers: host, hosts: {db: 192.0.2.5}}
+//	faults: [loss 5%, drop first ack when stack=FIN-WAIT-1]
 //
 // Parse is strict and reports all faults at once, each a *Fault with its place
 // and the nearest word that is right. Of YAML it takes mappings, lists and plain
@@ -51,6 +52,13 @@ type Document struct {
 	Sysctls []Sysctl
 	Limits  Limits
 	DNS     DNS
+	Faults  []FaultRule // in their order: a packet goes through all of them
+}
+
+// FaultRule is what is to go wrong and where it was written.
+type FaultRule struct {
+	policy.Fault
+	Source string
 }
 
 // Rule is a rule and where it was written.
@@ -146,6 +154,7 @@ func (d Document) Over(under Document) Document {
 			*l.to = l.over
 		}
 	}
+	out.Faults = append(append([]FaultRule(nil), d.Faults...), under.Faults...)
 	if d.DNS.Mode != DNSUnsaid {
 		out.DNS.Mode, out.DNS.Servers = d.DNS.Mode, d.DNS.Servers
 	}

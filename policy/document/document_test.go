@@ -28,6 +28,7 @@ tcp:
 sysctl: {net.ipv4.tcp_rfc1337: 1, net.ipv4.tcp_rmem: 4096 87380 6291456}
 limits: {connections: 1000, udp-flows: 64}
 dns: {servers: [192.0.2.53, "[2001:db8::53]:5353"], hosts: {db: 192.0.2.5, "Web.example.": [192.0.2.6, "2001:db8::6"]}}
+faults: [loss 5%, "delay 100ms ±20ms out", drop first ack when stack=FIN-WAIT-1]
 `
 
 func TestParse(t *testing.T) {
@@ -57,6 +58,13 @@ func TestParse(t *testing.T) {
 	if len(d.Sysctls) != 2 || d.Sysctls[1].String() != "net.ipv4.tcp_rmem = 4096 87380 6291456" || d.Sysctls[1].Source != "box.yaml:13" {
 		t.Errorf("Sysctls = %+v", d.Sysctls)
 	}
+	var faults []string
+	for _, f := range d.Faults {
+		faults = append(faults, f.String()+" "+f.Source)
+	}
+	if got := strings.Join(faults, ", "); got != "loss 5% box.yaml:16, delay 100ms ±20ms out box.yaml:16, drop first ack when stack=FIN-WAIT-1 box.yaml:16" {
+		t.Errorf("faults: %s", got)
+	}
 	if d.DNS.Mode != DNSServers || d.DNS.Servers[0].String() != "192.0.2.53:53" || d.DNS.Servers[1].String() != "[2001:db8::53]:5353" {
 		t.Errorf("DNS = %+v", d.DNS)
 	}
@@ -76,6 +84,10 @@ func unsourced(d Document) Document {
 	}
 	for i := range d.Sysctls {
 		d.Sysctls[i].Source = ""
+	}
+	d.Faults = append([]FaultRule(nil), d.Faults...)
+	for i := range d.Faults {
+		d.Faults[i].Source = ""
 	}
 	return d
 }
@@ -187,6 +199,9 @@ func TestFaults(t *testing.T) {
 		{"version: 1\nrules: allow @public\n", "policy:2:8: rules is a list, not a single value"},
 		{"version: 1\nrules: [{allow: x}]\n", "policy:2:9: a rule is a single value, not a mapping"},
 		{"version: 1\nrules: [allow]\n", `policy:2:9: "allow" is not a rule`},
+		{"version: 1\nfaults: loss 5%\n", "policy:2:9: faults is a list, not a single value"},
+		{"version: 1\nfaults: [[x]]\n", "policy:2:10: a fault is a single value, not a list"},
+		{"version: 1\nfaults: [drop, los 5%]\n", `policy:2:16: "los 5%", at column 1 of it: "los" is not an action`},
 		{"version: 1\ntcp: [x]\n", "policy:2:6: tcp is a mapping, not a list"},
 		{"version: 1\ntcp: {fin-timeout: [5s]}\n", "policy:2:20: fin-timeout is a single value, not a list"},
 		{"version: 1\ntcp: {a=b: c}\n", `policy:2:7: a=b: there is no knob "a=b"`},
@@ -271,6 +286,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(whole))
 	f.Add([]byte(`{"version": 1, "net": "none", "rules": ["allow @public"], "tcp": {"fin-timeout": "5s"}}`))
 	f.Add([]byte("version: 1\ntcp:\n  ? a\n  : b\n"))
+	f.Add([]byte("version: 1\nfaults: [hold 3s synack 'dst=[2001:db8::5]:80', rate 1.5mbit]\n"))
 	f.Add([]byte("{version: 1, sysctl: {net.ipv4.x: ' '}}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d, err := Parse("f", data)

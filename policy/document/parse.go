@@ -44,6 +44,7 @@ var sections = []section{
 	{"sysctl", (*reader).sysctl},
 	{"limits", (*reader).limits},
 	{"dns", (*reader).dns},
+	{"faults", (*reader).faultRules},
 }
 
 func (p *reader) root(root *node, d *Document) {
@@ -176,6 +177,31 @@ func (p *reader) rules(n *node, d *Document) {
 			continue
 		}
 		d.Rules = append(d.Rules, Rule{rule, p.source(item.line)})
+	}
+}
+
+func (p *reader) faultRules(n *node, d *Document) {
+	const hint = "a fault is an action and what it is done to, such as: loss 5%"
+	if n.kind != list {
+		p.at(n, "begin each fault with -", "faults is a list, not %v", n.kind)
+		return
+	}
+	for _, item := range n.items {
+		if item.kind != scalar {
+			p.at(item, hint, "a fault is a single value, not %v", item.kind)
+			continue
+		}
+		f, err := policy.ParseFault(item.text)
+		if err != nil {
+			hint, message := hint, err.Error()
+			var fault *policy.ParseError
+			if errors.As(err, &fault) {
+				hint, message = fault.Hint, fmt.Sprintf("%q, at column %d of it: %s", fault.Input, fault.Column, fault.Message)
+			}
+			p.at(item, hint, "%s", message)
+			continue
+		}
+		d.Faults = append(d.Faults, FaultRule{f, p.source(item.line)})
 	}
 }
 

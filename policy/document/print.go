@@ -47,6 +47,12 @@ func (d Document) String() string {
 		}
 	}
 	d.DNS.print(&b)
+	if len(d.Faults) > 0 {
+		b.WriteString("faults:\n")
+		for _, f := range d.Faults {
+			fmt.Fprintf(&b, "  - %s\n", scalarOf(f.String()))
+		}
+	}
 	return b.String()
 }
 
@@ -138,6 +144,7 @@ func (d Document) MarshalJSON() ([]byte, error) {
 		Sysctl  ordered        `json:"sysctl,omitempty"`
 		Limits  map[string]int `json:"limits,omitempty"`
 		DNS     map[string]any `json:"dns,omitempty"`
+		Faults  []string       `json:"faults,omitempty"`
 	}{Version: Version, Preset: d.Preset}
 	if d.Net != nil {
 		out.Net = d.Net.String()
@@ -160,6 +167,9 @@ func (d Document) MarshalJSON() ([]byte, error) {
 		}
 	}
 	out.DNS = d.DNS.json()
+	for _, f := range d.Faults {
+		out.Faults = append(out.Faults, f.String())
+	}
 	return json.Marshal(out)
 }
 

@@ -2,7 +2,9 @@ package document
 
 import (
 	"encoding/json"
+	"strings"
 
+	"tcpbox/policy"
 	"tcpbox/policy/knob"
 	"tcpbox/stack/tcpstate"
 )
@@ -49,6 +51,11 @@ func Schema() []byte {
 				{"additionalProperties", object{{"type", []string{"string", "integer"}}}},
 			}},
 			{"limits", object{{"type", "object"}, {"additionalProperties", false}, {"properties", limits}}},
+			{"faults", object{
+				{"type", "array"},
+				{"description", "what goes wrong between guest and stack; a packet goes through all of them"},
+				{"items", object{{"type", "string"}, {"pattern", "^(" + strings.Join(policy.FaultActions(), "|") + ")( .*)?$"}}},
+			}},
 			{"dns", object{
 				{"type", "object"},
 				{"additionalProperties", false},

@@ -86,10 +86,10 @@ type Act struct {
 }
 
 // ErrTooMany is what Add returns when there are MaxRules rules.
-var ErrTooMany = errors.New("fault: there are as many rules as there may be")
+var ErrTooMany = errors.New("there are as many rules as there may be")
 
 // ErrNoRule is what Remove returns for a rule that is not there.
-var ErrNoRule = errors.New("fault: there is no such rule")
+var ErrNoRule = errors.New("there is no such rule")
 
 // Device is a tun.Device with rules.
 type Device struct {

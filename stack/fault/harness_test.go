@@ -3,6 +3,7 @@ package fault
 import (
 	"net/netip"
 	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -208,7 +209,7 @@ func (b *box) readAll() {
 
 // settle waits until what was sent has been read as far as it goes.
 func (b *box) settle() {
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Microsecond) {
+	for deadline := time.Now().Add(time.Minute); ; runtime.Gosched() {
 		b.Device.mu.Lock()
 		idle := !b.pumped.Load() || b.reading && len(b.ready) == 0
 		b.Device.mu.Unlock()
@@ -236,7 +237,7 @@ func (b *box) send(dir int, pkt []byte, off ...tun.Offload) {
 	}
 	before := b.serialNow()
 	b.wire.from <- arrival{data: pkt, off: h}
-	for deadline := time.Now().Add(time.Minute); b.pumped.Load() && b.serialNow() == before; time.Sleep(10 * time.Microsecond) {
+	for deadline := time.Now().Add(time.Minute); b.pumped.Load() && b.serialNow() == before; runtime.Gosched() {
 		if time.Now().After(deadline) {
 			b.t.Fatal("the packet was not taken")
 		}

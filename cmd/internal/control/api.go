@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tcpbox"
+	"tcpbox/policy"
 	"tcpbox/policy/knob"
 	"tcpbox/stack/statelog"
 	"tcpbox/stack/tcpstate"
@@ -25,6 +26,9 @@ type Box interface {
 	Counts() tcpbox.Counts
 	Settings() tcpbox.Settings
 	Amend(change func(tcpbox.Settings) tcpbox.Settings) ([]knob.Change, error)
+	Faults() []tcpbox.FaultRule
+	AddFault(f policy.Fault) (int, error)
+	RemoveFault(id int) error
 	ConnDo(conn tcpstate.Conn, verb tcpbox.ConnVerb) error
 	Segments(conn tcpstate.Conn) ([]statelog.Record, []statelog.Segment, error)
 }

@@ -32,6 +32,9 @@ type fakeBox struct {
 	published []tcpbox.Publish
 	settings  tcpbox.Settings
 	done      []string // to connections
+
+	faults    []tcpbox.FaultRule
+	lastFault int
 }
 
 func (b *fakeBox) Segments(conn tcpstate.Conn) ([]statelog.Record, []statelog.Segment, error) {

@@ -223,6 +223,9 @@ func SettingsOf(d document.Document) tcpbox.Settings {
 	for _, sysctl := range d.Sysctls {
 		s.Sysctls = append(s.Sysctls, sysctl.Sysctl)
 	}
+	for _, f := range d.Faults {
+		s.Faults = append(s.Faults, f.Fault)
+	}
 	return s
 }
 
@@ -243,6 +246,9 @@ func DocumentOf(s tcpbox.Settings) document.Document {
 	}
 	for _, sysctl := range s.Sysctls {
 		d.Sysctls = append(d.Sysctls, document.Sysctl{Sysctl: sysctl})
+	}
+	for _, f := range s.Faults {
+		d.Faults = append(d.Faults, document.FaultRule{Fault: f})
 	}
 	return d
 }
