@@ -143,7 +143,7 @@ func (s *Sandbox) SetPolicy(next Settings) ([]knob.Change, error) {
 func (s *Sandbox) Amend(change func(Settings) Settings) ([]knob.Change, error) {
 	s.force.mu.Lock()
 	defer s.force.mu.Unlock()
-	return s.setLocked(change(s.force.settings))
+	return s.setLocked(change(s.settingsLocked()))
 }
 
 // Set is SetPolicy for some knobs; the others stay as they are, and nothing is
