@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/urfave/cli/v2"
@@ -54,70 +53,22 @@ func unknownVerb(word string) error {
 	return usagef(hint, "tcpbox lab has no command %q", word)
 }
 
-// labArgs are the arguments of tcpbox lab show and run.
-type labArgs struct {
-	names []string
-	json  bool
-	help  bool
-}
-
-func parseLabArgs(args []string) (a labArgs, err error) {
-	for _, arg := range args {
-		switch arg {
-		case "--json", "-json":
-			a.json = true
-		case "--help", "-help", "-h":
-			a.help = true
-		default:
-			if name := strings.TrimLeft(arg, "-"); name != arg {
-				hint := `see "tcpbox help lab"`
-				if near := nearest(name, []string{"json", "help"}); near != "" {
-					hint = fmt.Sprintf("did you mean --%s?", near)
-				}
-				return a, usagef(hint, "there is no flag %s", oneWord(dashed(name)))
-			}
-			a.names = append(a.names, arg)
-		}
-	}
-	return a, nil
-}
-
-// lab returns the lab that the arguments name.
-func (a labArgs) lab(verb string) (*lab.Lab, error) {
-	var known []string
-	for _, l := range lab.Labs() {
-		known = append(known, l.Name)
-	}
-	if len(a.names) != 1 {
-		return nil, usagef(fmt.Sprintf("for example: tcpbox lab %s %s", verb, known[0]), "tcpbox lab %s takes the name of one lab", verb)
-	}
-	l, ok := lab.Find(a.names[0])
-	if !ok {
-		hint := `see "tcpbox lab ls"`
-		if near := nearest(a.names[0], known); near != "" {
-			hint = fmt.Sprintf("did you mean %q?", near)
-		}
-		return nil, usagef(hint, "there is no lab %q", a.names[0])
-	}
-	return &l, nil
-}
-
 func labList(args []string, streams Streams) error {
-	a, err := parseLabArgs(args)
+	a, err := parseLabArgs("ls", args)
 	switch {
 	case err != nil:
 		return err
 	case a.help:
 		_, err := io.WriteString(streams.Out, helpTexts["lab"])
 		return err
-	case a.json || len(a.names) > 0:
+	case len(a.names) > 0:
 		return usagef("for example: tcpbox lab ls", "tcpbox lab ls takes no arguments")
 	}
 	return lab.WriteList(streams.Out, lab.Labs())
 }
 
 func labShow(args []string, streams Streams) error {
-	a, err := parseLabArgs(args)
+	a, err := parseLabArgs("show", args)
 	if err != nil {
 		return err
 	}
@@ -125,7 +76,7 @@ func labShow(args []string, streams Streams) error {
 		_, err := io.WriteString(streams.Out, helpTexts["lab"])
 		return err
 	}
-	l, err := a.lab("show")
+	l, err := a.one("show", lab.Labs())
 	if err != nil {
 		return err
 	}
@@ -161,47 +112,6 @@ func untilSignal(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// labRun is tcpbox lab run: 0 if all is as expected, 1 if not, 125 if nothing
-// could be measured here.
-func labRun(args []string, streams Streams) error {
-	a, err := parseLabArgs(args)
-	if err != nil {
-		return err
-	}
-	if a.help {
-		_, err := io.WriteString(streams.Out, helpTexts["lab"])
-		return err
-	}
-	l, err := a.lab("run")
-	if err != nil {
-		return err
-	}
-	if err := checkDescriptors(labDescriptors, "a lab"); err != nil {
-		return err
-	}
-	ctx, stop := untilSignal(context.Background())
-	defer stop()
-	progress := newProgress(streams.Err, len(l.Variants))
-	runner := lab.Runner{Stderr: streams.Err, OnRow: progress.row}
-	report, err := runner.Run(ctx, l)
-	progress.end()
-	switch {
-	case err != nil:
-		return labError(err, streams.Err)
-	case a.json:
-		err = report.WriteJSON(streams.Out)
-	default:
-		err = report.WriteTable(streams.Out, labStyle(streams.Out))
-	}
-	if err != nil {
-		return err
-	}
-	if status := report.ExitStatus(); status != 0 {
-		return exitStatus(status)
-	}
-	return nil
-}
-
 // labError is what the error of a lab's runner comes to. That a signal ended it
 // is told here.
 func labError(err error, told io.Writer) error {
@@ -226,33 +136,4 @@ func labStyle(f *os.File) lab.Style {
 		return lab.Style{}
 	}
 	return lab.Style{Width: int(size.Col), Color: os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"}
-}
-
-// progress shows on a terminal how far a lab is; elsewhere it is silent.
-type progress struct {
-	w        io.Writer
-	terminal bool
-}
-
-func newProgress(f *os.File, rows int) *progress {
-	_, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	p := &progress{w: f, terminal: err == nil}
-	if p.terminal {
-		fmt.Fprintf(p.w, "0 of %d rows", rows)
-	}
-	return p
-}
-
-const clearLine = "\r\x1b[K"
-
-func (p *progress) row(done, total int, row *lab.Row) {
-	if p.terminal {
-		fmt.Fprintf(p.w, "%s%d of %d rows: %s", clearLine, done, total, row.Variant.Title)
-	}
-}
-
-func (p *progress) end() {
-	if p.terminal {
-		fmt.Fprint(p.w, clearLine)
-	}
 }

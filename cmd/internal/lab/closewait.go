@@ -90,6 +90,26 @@ func CloseWaitLeak() Lab {
 				Steps:    visit(ThenLeak, still), After: leaks(clients),
 			},
 		},
+		Client: &Yours{
+			Setup: "Your command reaches the host closer, port 80, which closes every connection at once, and is to end by itself. cw is as many of its sockets as " +
+				"were in CLOSE-WAIT when it had ended: those of programs that it has left running.",
+			Peers:   []string{"closer=closer:80"},
+			Rows:    []string{"leak"},
+			Steps:   []Step{{Name: "yours", Command: &Command{}, Expect: ok}},
+			After:   Figures{leaked: 0},
+			Columns: []Column{{"cw", leaked}},
+		},
+		Server: &Yours{
+			Setup: fmt.Sprintf("Your command serves port 80 in the guest. %d clients come from the stack, ask for / by HTTP/1.1, and close without waiting for more. "+
+				"cw are the server's sockets in CLOSE-WAIT afterwards: none, if it closes.", 4*clients),
+			Rows: []string{"leak"},
+			Steps: []Step{
+				{Name: "yours", Command: &Command{Stays: ":80"}, Expect: ok},
+				{Name: "visits", In: InStack, Connect: &Connect{To: ":80", Times: 4 * clients, Close: ClientShutdown, Say: "GET / HTTP/1.1\r\nHost: server\r\n\r\n"}, Expect: Figures{"ok": 4 * clients}},
+			},
+			After:   Figures{leaked: 0},
+			Columns: []Column{{"ok", "visits.ok"}, {"cw", leaked}},
+		},
 		Moral: []string{
 			"CLOSE-WAIT comes from the program's code, and it goes with the program's close. No sysctl ends it.",
 		},

@@ -18,7 +18,7 @@ const patience = 20 * time.Second
 func (c *Connect) do(to netip.AddrPort) (Figures, error) {
 	f := Figures{}
 	for i := range c.Times {
-		err := connectOnce(to, c.Close)
+		err := connectOnce(to, c)
 		var failed *connectError
 		switch {
 		case err == nil:
@@ -48,7 +48,7 @@ func errnoName(e unix.Errno) string {
 }
 
 // connectOnce makes one connection and ends it.
-func connectOnce(to netip.AddrPort, end Close) (err error) {
+func connectOnce(to netip.AddrPort, c *Connect) (err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
@@ -61,7 +61,10 @@ func connectOnce(to netip.AddrPort, end Close) (err error) {
 	if err := connect(fd, to); err != nil {
 		return err
 	}
-	switch end {
+	if err := write(fd, []byte(c.Say)); err != nil {
+		return fmt.Errorf("write: %w", err)
+	}
+	switch c.Close {
 	case ClientClose:
 		return nil
 	case ClientReset:

@@ -35,6 +35,11 @@ type Lab struct {
 
 	Variants []Variant `json:"variants"`
 
+	// Client and Server say how a program of the user's plays that part; nil: it
+	// cannot.
+	Client *Yours `json:"client,omitempty"`
+	Server *Yours `json:"server,omitempty"`
+
 	// Moral is what the table shows when it is as expected. It is printed
 	// below it.
 	Moral []string `json:"moral"`

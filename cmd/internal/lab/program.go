@@ -280,7 +280,7 @@ func actOn(fd int, a *Act) (n int, err error) {
 		}
 		return 0, unix.Close(fd)
 	case DoWrite:
-		return 0, write(fd, a.Bytes)
+		return 0, write(fd, make([]byte, a.Bytes))
 	case DoFill:
 		return fill(fd)
 	case DoRead:
@@ -301,10 +301,9 @@ func failed(fd int) bool {
 	return err != nil || n > 0
 }
 
-func write(fd, bytes int) error {
-	buf := make([]byte, min(bytes, 64<<10))
-	for bytes > 0 {
-		n, err := unix.Write(fd, buf[:min(bytes, len(buf))])
+func write(fd int, bytes []byte) error {
+	for len(bytes) > 0 {
+		n, err := unix.Write(fd, bytes)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			if err := await(fd, unix.POLLOUT, patience); err != nil {
@@ -314,7 +313,7 @@ func write(fd, bytes int) error {
 		case err != nil:
 			return err
 		default:
-			bytes -= n
+			bytes = bytes[n:]
 		}
 	}
 	return nil

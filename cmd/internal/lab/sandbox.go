@@ -26,6 +26,7 @@ type sandbox struct {
 	stderr   *os.File
 	end      *stackEnd
 	stack    *endpoints
+	columns  []string      // what is counted at the end beside what is expected
 	patience time.Duration // for counts to become what is expected
 	log      *logKeeper    // nil: nothing is kept
 }
@@ -59,8 +60,15 @@ func (r *Runner) startSandbox(ctx context.Context, l *Lab, v *Variant) (box, err
 		}
 		cfg.Knobs = append(cfg.Knobs, set)
 	}
+	var columns []string
+	for _, c := range l.Columns {
+		if v.stepOf(c.Figure) == "" && checkCount(c.Figure) == nil {
+			columns = append(columns, c.Figure)
+		}
+	}
 	s := &sandbox{
-		stack: newEndpoints(), programs: make(map[string]*talk), args: cfg.Args, stderr: r.Stderr,
+		columns: columns,
+		stack:   newEndpoints(), programs: make(map[string]*talk), args: cfg.Args, stderr: r.Stderr,
 		patience: cmp.Or(r.Patience, patience),
 	}
 	cfg.OnRecords = s.stack.read
@@ -100,7 +108,11 @@ func (v *Variant) countsSegments() bool {
 // step does a step, or has a program of the guest do it. If ctx ends, so does the
 // sandbox.
 func (s *sandbox) step(ctx context.Context, st *Step) (Figures, error) {
-	ctx, cancel := context.WithTimeout(ctx, maxStep)
+	most := maxStep
+	if st.Command != nil {
+		most = maxCommand
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = s.box.Close() })
 	defer stop()
@@ -237,16 +249,9 @@ func (s *sandbox) settle(ctx context.Context) error {
 
 func (s *sandbox) count(ctx context.Context, expect Figures, ranges map[string]Range) (Figures, error) {
 	f := Figures{}
-	now, err := s.sockets()
-	if err != nil {
-		return nil, err
-	}
 	n := snapshot{s: s}
-	for _, name := range counts {
-		if name == guestTimeWait {
-			f[name] = now.timeWait
-			continue
-		}
+	for _, name := range slices.Concat(counts, s.columns) {
+		var err error
 		if f[name], err = n.count(name); err != nil {
 			return nil, err
 		}

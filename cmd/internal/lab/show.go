@@ -103,6 +103,27 @@ func (l *Lab) Show(w io.Writer, style Style) error {
 	return err
 }
 
+// Explain tells why each row is as it is.
+func (l *Lab) Explain(w io.Writer, style Style) error {
+	width := min(style.width(), 100) - 2
+	var b strings.Builder
+	for _, g := range groups {
+		for i := range l.Variants {
+			v := &l.Variants[i]
+			if v.Group != g.group {
+				continue
+			}
+			fmt.Fprintf(&b, "\n%s [%s]\n", v.Title, v.Name)
+			if v.Belief != "" {
+				b.WriteString(wrap("believed: "+v.Belief, "  ", width))
+			}
+			b.WriteString(wrap(v.Why, "  ", width))
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
 // show writes a row: why it is as it is, what is set, and each step with what
 // is expected.
 func (v *Variant) show(b *strings.Builder, width int) {

@@ -80,7 +80,7 @@ func (e *stackEnd) connect(ctx context.Context, c *Connect) (Figures, error) {
 	for i := range c.Times {
 		conn, err := e.dial(ctx, c.To, patience)
 		if err == nil {
-			if err := endConn(conn, c.Close); err != nil {
+			if err := endConn(conn, c); err != nil {
 				return f, fmt.Errorf("connection %d to %s: %w", i+1, c.To, err)
 			}
 			f["ok"]++
@@ -99,13 +99,16 @@ func (e *stackEnd) connect(ctx context.Context, c *Connect) (Figures, error) {
 }
 
 // endConn ends a connection of the stack as a client does.
-func endConn(conn tcpbox.Conn, end Close) (err error) {
+func endConn(conn tcpbox.Conn, c *Connect) (err error) {
 	defer func() {
 		if closeErr := conn.Close(); err == nil && closeErr != nil && !errors.Is(closeErr, net.ErrClosed) {
 			err = closeErr
 		}
 	}()
-	switch end {
+	if _, err := io.WriteString(conn, c.Say); err != nil {
+		return err
+	}
+	switch c.Close {
 	case ClientClose:
 		return nil
 	case ClientReset:

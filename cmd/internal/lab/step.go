@@ -65,6 +65,9 @@ type Connect struct {
 	To    string `json:"to"` // a peer's name and port
 	Times int    `json:"times"`
 	Close Close  `json:"close"`
+
+	// Say is sent first over each.
+	Say string `json:"say,omitempty"`
 }
 
 // Close says how a connection ends.
@@ -234,5 +237,9 @@ func (v *Variant) passing() bool {
 	return true
 }
 
-// maxStep bounds a step. Only a step that hangs meets it.
-const maxStep = time.Minute
+// maxStep bounds a step. Only a step that hangs meets it. A command of the
+// user's has maxCommand.
+const (
+	maxStep    = time.Minute
+	maxCommand = 10 * time.Minute
+)

@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"tcpbox"
 )
@@ -112,7 +115,7 @@ func (s *sandbox) stop(name string) error {
 
 // command runs a program of the user's in the sandbox.
 func (s *sandbox) command(ctx context.Context, c *Command) (Figures, error) {
-	cmd, err := s.box.Exec(ctx, tcpbox.ExecConfig{Args: c.Args, Stdout: s.stderr, Stderr: s.stderr})
+	cmd, err := s.box.Exec(ctx, tcpbox.ExecConfig{Args: c.Args, Env: s.peerEnv(), Stdout: s.stderr, Stderr: s.stderr})
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +131,21 @@ func (s *sandbox) command(ctx context.Context, c *Command) (Figures, error) {
 		f["ok"] = 1
 	}
 	return f, nil
+}
+
+// peerEnv are variables that tell where the hosts inside the stack are, beside
+// their names: SERVER_ADDR=198.18.0.16:80.
+func (s *sandbox) peerEnv() (env []string) {
+	for _, p := range s.box.Inspect().Peers {
+		name := strings.Map(func(r rune) rune {
+			if r == '-' || r == '.' {
+				return '_'
+			}
+			return unicode.ToUpper(r)
+		}, p.Name)
+		env = append(env, fmt.Sprintf("%s_ADDR=%v", name, netip.AddrPortFrom(p.Addresses[0], p.Port)))
+	}
+	return env
 }
 
 // listens waits until a program of the user's listens on its port.

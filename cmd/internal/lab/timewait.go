@@ -185,6 +185,26 @@ func TimeWaitExhaustion(ports int) Lab {
 				Steps:    closesFirst(ports, 0, 0), After: waits(ports),
 			},
 		},
+		Client: &Yours{
+			Setup: fmt.Sprintf("Your command runs with %d ports. It reaches http://server/ and http://other/, and is as expected if it ends with status 0. "+
+				"opens are the connections that it began, tw its sockets in TIME-WAIT at the end.", ports),
+			Peers: []string{"server=http:80", "other=http:80"},
+			Rows: []string{
+				"default", "reuse-off", "reuse-on", "reuse-on-1ms", "wider-range", "max-tw-buckets", "fin-timeout", "reuse-no-timestamps", "server-time-wait",
+			},
+			Steps:   []Step{{Name: "yours", Command: &Command{}, Expect: Figures{"ok": 1, "exit-status": 0}}},
+			Columns: []Column{{"exit", "yours.exit-status"}, {"opens", "TcpActiveOpens"}, {"tw", guestTimeWait}},
+		},
+		Server: &Yours{
+			Setup: fmt.Sprintf("Your command serves port 80 in the guest. The stack is its client: %d requests of HTTP/1.0, each over a connection that the server is to close "+
+				"first. tw are the sockets in TIME-WAIT that the server has at the end: they take none of its ports, and refuse no client.", times),
+			Rows: []string{"default", "max-tw-buckets"},
+			Steps: []Step{
+				{Name: "yours", Command: &Command{Stays: ":80"}, Expect: ok},
+				{Name: "visits", In: InStack, Connect: &Connect{To: ":80", Times: times, Close: ServerFirst, Say: "GET / HTTP/1.0\r\n\r\n"}, Expect: Figures{"ok": times}},
+			},
+			Columns: []Column{{"ok", "visits.ok"}, {"tw", guestTimeWait}},
+		},
 		Moral: []string{
 			fmt.Sprintf("With %d ports, connection %d failed with EADDRNOTAVAIL. Best cures: keep connections open, or let the server close "+
 				"first; then tcp_tw_reuse=1, which needs timestamps and a second. tcp_fin_timeout does nothing.", ports, ports+1),
