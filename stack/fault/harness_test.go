@@ -305,3 +305,12 @@ func numbers(t *testing.T, all []arrival) (out []int) {
 }
 
 func rule0(b *box) Rule { return b.Rules()[0] }
+
+// superOffload is that of a TCP super-segment over IPv4 without options.
+func superOffload(size uint16) tun.Offload {
+	return tun.Offload{GSO: tun.GSOTCP4, GSOSize: size, HdrLen: 40, NeedsCsum: true, CsumStart: 20, CsumOffset: 16}
+}
+
+func netipPort(a netip.AddrPort, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr(), port)
+}

@@ -56,7 +56,9 @@ func (d *Device) mayMeanLocked(dir int, p *packet.Packet) bool {
 	}
 	for _, r := range d.rules {
 		f := r.f
-		f.Kind = 0 // a segment of it may be another one
+		if f.Kind != 0 && f.Kind < policy.KindTCP {
+			f.Kind = policy.KindTCP // a segment of it may be another one
+		}
 		if meansPacket(&f, dir, p, c) {
 			return true
 		}
