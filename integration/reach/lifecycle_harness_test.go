@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -142,7 +143,11 @@ func begin(t testing.TB, cmd *exec.Cmd) *running {
 // wait returns the exit status.
 func (p *running) wait() int {
 	p.t.Helper()
-	<-p.ended
+	select {
+	case <-p.ended:
+	case <-time.After(2 * time.Minute):
+		p.t.Fatalf("it does not end; it wrote %.600q and %.600q", p.stdout, p.stderr)
+	}
 	var exit *exec.ExitError
 	if p.err != nil && !errors.As(p.err, &exit) {
 		p.t.Fatal(p.err)

@@ -307,7 +307,7 @@ func TestLifeName(t *testing.T) {
 		}
 		third := box(t)
 		if got := tcpbox(t, "stop", name); got.code != 0 {
-			t.Errorf("stop: %v", got)
+			t.Fatalf("stop: %v", got)
 		}
 		if code := third.wait(); code != 143 {
 			t.Errorf("exit status %d of the third, want 143; %s", code, third.stderr)

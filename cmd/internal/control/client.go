@@ -29,6 +29,10 @@ type Client struct {
 	socket string
 	http   *http.Client
 
+	// patience is how long to wait for the socket of a sandbox that lives and
+	// does not listen: its command may run a moment before it can be asked.
+	patience time.Duration
+
 	answered atomic.Bool // once
 }
 
@@ -75,11 +79,32 @@ func Connect(name string) (*Client, error) {
 
 // clientOf is a Client for what listens at socket.
 func clientOf(name, socket string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+	c := &Client{name: name, socket: socket, patience: startGrace}
+	c.http = &http.Client{Transport: &http.Transport{DialContext: c.dial, DisableKeepAlives: true}}
+	return c
+}
+
+// dial connects to the socket. What it is given beside ctx is for net/http.
+func (c *Client) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	for end := time.Now().Add(c.patience); ; time.Sleep(endPause) {
 		var d net.Dialer
-		return d.DialContext(ctx, "unix", socket)
+		conn, err := d.DialContext(ctx, "unix", c.socket)
+		if err == nil || !isDeaf(err) || ctx.Err() != nil || !time.Now().Before(end) {
+			return conn, err
+		}
+		e, probeErr := probe(filepath.Dir(c.socket))
+		if probeErr != nil {
+			return nil, err
+		}
+		if e.lock != nil { // it is dead
+			return nil, errors.Join(err, e.lock.Close())
+		}
 	}
-	return &Client{name: name, socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// isDeaf says whether nobody listens at a socket.
+func isDeaf(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // Inspect returns everything that is in force in the sandbox.
@@ -123,11 +148,13 @@ func (c *Client) do(ctx context.Context, timeout time.Duration, method, path str
 	return nil
 }
 
-// It is waited for the end of a sandbox that has answered before and does no more:
+// It is waited for the begin of a sandbox that has its name and not its socket,
+// and for the end of a sandbox that has answered before and does no more:
 // one that is killed closes its sockets before the lock by which its end is known.
 const (
-	endGrace = 5 * time.Second
-	endPause = 5 * time.Millisecond
+	startGrace = 5 * time.Second
+	endGrace   = 5 * time.Second
+	endPause   = 5 * time.Millisecond
 )
 
 // probeAfter is probe for a sandbox whose end may be what was seen, or not.
@@ -147,7 +174,7 @@ func (c *Client) lost(err error) error {
 	// What net/http says of an end that it noticed before it had asked has no type.
 	idle := strings.Contains(err.Error(), "server closed idle connection")
 	hungUp := idle || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
-	refused := errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+	refused := isDeaf(err)
 	e, probeErr := c.probeAfter(hungUp || refused)
 	switch {
 	case errors.Is(probeErr, fs.ErrNotExist):

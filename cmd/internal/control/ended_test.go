@@ -4,12 +4,42 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"tcpbox"
 )
+
+// TestASandboxThatBegins has its name, and listens a while later, as one whose
+// command runs already.
+func TestASandboxThatBegins(t *testing.T) {
+	dir := t.TempDir()
+	e, err := claim(dir, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer := make(chan error)
+	go func() {
+		_, err := clientOf("web", e.socket()).Inspect(t.Context())
+		answer <- err
+	}()
+	time.Sleep(50 * time.Millisecond) // it may have asked by then: both ways it is answered
+	l, err := net.Listen("unix", e.socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "{}") }))
+	if err := <-answer; err != nil {
+		t.Errorf("asked before it listens: %v", err)
+	}
+	l.Close()
+	if err := e.remove(); err != nil {
+		t.Fatal(err)
+	}
+}
 
 // TestASandboxThatEnds is asked when it is gone, and when it hangs up.
 func TestASandboxThatEnds(t *testing.T) {
@@ -41,6 +71,7 @@ func TestASandboxThatEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := clientOf("web", filepath.Join(dir, "web", sockName))
+	c.patience = 20 * time.Millisecond
 	check("it is about to begin", c, ErrUnready)
 	l, err := net.Listen("unix", e.socket())
 	if err != nil {

@@ -73,8 +73,7 @@ func (c *Client) upgrade(ctx context.Context, in ExecRequest) (*net.UnixConn, er
 	if len(body) > maxExecBody {
 		return nil, &RemoteError{Exit: 2, Message: fmt.Sprintf("arguments and environment of %d bytes are more than %d", len(body), maxExecBody)}
 	}
-	var d net.Dialer
-	dialled, err := d.DialContext(ctx, "unix", c.socket)
+	dialled, err := c.dial(ctx, "unix", c.socket)
 	if err != nil {
 		return nil, c.lost(err)
 	}
