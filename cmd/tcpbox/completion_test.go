@@ -70,8 +70,9 @@ func TestComplete(t *testing.T) {
 		{"tcpbox doctor --", "words", "--json --help"},
 		{"tcpbox version -", "words", "--json --help"},
 		{"tcpbox completion -", "words", "--help"},
-		{"tcpbox lab run --", "words", "--all --explain --json --scale --client --server --set --help"},
-		{"tcpbox lab run time-wait-exhaustion --", "words", "--all --explain --json --scale --client --server --set --help"},
+		{"tcpbox lab run --", "words", "--all --explain --json --report --scale --client --server --set --help"},
+		{"tcpbox lab run time-wait-exhaustion --", "words", "--all --explain --json --report --scale --client --server --set --help"},
+		{"tcpbox lab run time-wait-exhaustion --report ", "files", ""},
 		{"tcpbox lab ls --", "words", "--help"},
 
 		// Values.

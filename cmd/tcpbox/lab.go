@@ -115,6 +115,9 @@ func untilSignal(ctx context.Context) (context.Context, func()) {
 // labError is what the error of a lab's runner comes to. That a signal ended it
 // is told here.
 func labError(err error, told io.Writer) error {
+	if page, ok := errors.AsType[*reportError](err); ok {
+		return page.error
+	}
 	if cut, ok := errors.AsType[*interrupted](err); ok {
 		fmt.Fprintf(told, "tcpbox: %v\n", cut)
 		return exitStatus(128 + int(cut.by)) // as a shell has it

@@ -20,13 +20,14 @@ type labArgs struct {
 	client, server                  []string // words of a command
 	set                             []lab.Setting
 	hasClient, hasServer            bool
+	report                          string // a file, or with all a directory
 }
 
 // labFlags are the flags of each verb; those with "=" take a value.
 var labFlags = map[string][]string{
 	"ls":   {"--help"},
 	"show": {"--json", "--help"},
-	"run":  {"--all", "--json", "--explain", "--scale", "--client=", "--server=", "--set=", "--help"},
+	"run":  {"--all", "--json", "--explain", "--scale", "--client=", "--server=", "--set=", "--report=", "--help"},
 }
 
 func parseLabArgs(verb string, args []string) (a labArgs, err error) {
@@ -90,6 +91,10 @@ func (a *labArgs) flag(name, value string) (err error) {
 	case "server":
 		a.hasServer = true
 		a.server, err = commandWord("--server", value)
+	case "report":
+		if a.report = value; value == "" {
+			return usagef("for example: --report report.html", "--report: the name of the file is empty")
+		}
 	case "set":
 		a.set = append(a.set, lab.Setting(value))
 	}

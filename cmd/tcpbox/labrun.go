@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -37,7 +38,7 @@ func labRun(args []string, streams Streams) error {
 		switch {
 		case ctx.Err() != nil:
 			return labError(err, streams.Err)
-		case err != nil && !a.all:
+		case err != nil && (!a.all || isReportError(err)):
 			return labError(err, streams.Err)
 		case err != nil:
 			fmt.Fprintf(streams.Err, "tcpbox: %s is skipped: %v\n", l.Name, labError(err, io.Discard))
@@ -62,11 +63,18 @@ func labRun(args []string, streams Streams) error {
 
 // run runs a lab and writes its report.
 func (a labArgs) run(ctx context.Context, l *lab.Lab, streams Streams) (lab.Verdict, error) {
+	page, err := a.openReport(l)
+	if err != nil {
+		return lab.Skip, err
+	}
 	progress := newProgress(streams.Err, l.Name, len(l.Variants))
-	runner := lab.Runner{Stderr: streams.Err, OnRow: progress.row}
+	runner := lab.Runner{Stderr: streams.Err, OnRow: progress.row, KeepLog: page != nil}
 	report, err := runner.Run(ctx, l)
 	progress.end()
 	if err != nil {
+		return lab.Skip, errors.Join(err, page.discard())
+	}
+	if err := page.write(report); err != nil {
 		return lab.Skip, err
 	}
 	if a.json {

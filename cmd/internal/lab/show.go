@@ -154,6 +154,14 @@ func (v *Variant) show(b *strings.Builder, width int) {
 		}
 		line(s.Name, s.text()+s.expectText())
 	}
+	if after := v.afterText(); after != "" {
+		indent := strings.Repeat(" ", 4+name+2)
+		line("then", strings.TrimSpace(wrap(after, indent, width)))
+	}
+}
+
+// afterText writes what is expected when all steps are done.
+func (v *Variant) afterText() string {
 	var after []string
 	for _, n := range slices.Sorted(maps.Keys(v.After)) {
 		after = append(after, fmt.Sprintf("%s %d", n, v.After[n]))
@@ -161,10 +169,7 @@ func (v *Variant) show(b *strings.Builder, width int) {
 	for _, n := range slices.Sorted(maps.Keys(v.Within)) {
 		after = append(after, fmt.Sprintf("%s %s", n, v.Within[n]))
 	}
-	if len(after) > 0 {
-		indent := strings.Repeat(" ", 4+name+2)
-		line("then", strings.TrimSpace(wrap(strings.Join(after, ", "), indent, width)))
-	}
+	return strings.Join(after, ", ")
 }
 
 // flag writes a setting as it would be given to tcpbox run, or to sysctl.

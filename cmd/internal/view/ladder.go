@@ -26,6 +26,10 @@ type Ladder struct {
 	// ACK=j+1.
 	Teach bool
 
+	// Narrow draws the SVG for a phone: 360 pixels wide, the times below the
+	// arrows.
+	Narrow bool
+
 	// Decode lists, in the text, every field of every header with its width.
 	Decode bool
 }

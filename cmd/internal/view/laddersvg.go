@@ -21,6 +21,9 @@ const (
 	timeChars   = 10
 	statesWidth = stateWidth * charWidth
 	gap         = 10 // beside a rail
+
+	narrowArrow  = 20 // characters
+	narrowMargin = 3
 )
 
 // svgText is a text of the picture, and where it is: at its left end, on its
@@ -51,6 +54,9 @@ type picture struct {
 	lines         []svgLine
 
 	left, right float64 // of the rails
+	margin      float64
+
+	ids string // behind the names of what the picture refers to, which a page has but once
 }
 
 // draw lays the ladder out.
@@ -64,11 +70,15 @@ func (l Ladder) draw(lad *legs.Ladder) *picture {
 			chars = max(chars, utf8.RuneCountInString(l.label(lad, r))+arrowSlack)
 		}
 	}
-	p := &picture{}
+	p := &picture{margin: margin}
 	p.left = margin + timeChars*charWidth + gap + statesWidth + gap
+	if l.Narrow {
+		p.margin, p.ids, chars = narrowMargin, "-narrow", narrowArrow
+		p.left = narrowMargin + statesWidth + gap
+	}
 	p.right = p.left + float64(chars)*charWidth
-	p.width = p.right + gap + statesWidth + margin
-	y := float64(margin + fontSize)
+	p.width = p.right + gap + statesWidth + p.margin
+	y := p.margin + fontSize
 	heading := append(wrap(Ladder{}.title(lad), p.chars()), wrap(summary(lad), p.chars())...)
 	if l.Teach {
 		for _, s := range teachLegend(lad) {
@@ -80,7 +90,7 @@ func (l Ladder) draw(lad *legs.Ladder) *picture {
 		if i == 0 {
 			class = "title"
 		}
-		p.text(margin, y, class, s)
+		p.text(p.margin, y, class, s)
 		y += lineHeight
 	}
 	y += lineHeight
@@ -95,12 +105,12 @@ func (l Ladder) draw(lad *legs.Ladder) *picture {
 		y = l.drawRung(p, lad, &lad.Rungs[i], y)
 	}
 	p.lines = append(p.lines, svgLine{p.left, top, p.left, y, "rail", ""}, svgLine{p.right, top, p.right, y, "rail", ""})
-	p.height = y + margin
+	p.height = y + p.margin
 	return p
 }
 
 // chars is how many fit on a line of the whole picture.
-func (p *picture) chars() int { return int((p.width - 2*margin) / charWidth) }
+func (p *picture) chars() int { return int((p.width - 2*p.margin) / charWidth) }
 
 func (p *picture) text(x, y float64, class, s string) {
 	p.texts = append(p.texts, svgText{x, y, s, class})
@@ -126,8 +136,12 @@ func (p *picture) state(leg tcpstate.Leg, y float64, class, s string) {
 // one is.
 func (l Ladder) drawRung(p *picture, lad *legs.Ladder, r *legs.Rung, y float64) float64 {
 	when := at(lad, r)
-	p.text(margin+charWidth*float64(max(0, timeChars-len(when))), y+lineHeight, "time", when)
 	var lines []string
+	if l.Narrow {
+		lines = append(lines, when+" s")
+	} else {
+		p.text(margin+charWidth*float64(max(0, timeChars-len(when))), y+lineHeight, "time", when)
+	}
 	for _, n := range l.notes(lad, r) {
 		lines = append(lines, wrap(n, int((p.right-p.left)/charWidth)-2)...)
 	}
@@ -138,7 +152,16 @@ func (l Ladder) drawRung(p *picture, lad *legs.Ladder, r *legs.Rung, y float64) 
 			p.center(y, "note", s)
 			y += lineHeight
 		}
-		p.center(y, "label", l.label(lad, r))
+		labels := []string{l.label(lad, r)}
+		if l.Narrow {
+			labels = wrap(labels[0], narrowArrow-1)
+		}
+		for i, s := range labels {
+			if i > 0 {
+				y += lineHeight
+			}
+			p.center(y, "label", s)
+		}
 		tail, head = y+7, y+7+slope
 		p.arrow(r, tail, head)
 		below = head + lineHeight
@@ -213,8 +236,8 @@ const svgRules = `  §svg { --ground: #ffffff; --ink: #1f2328; --faint: #6a7079;
 `
 
 const svgMarkers = `<defs>
-  <marker id="head" viewBox="0 0 10 10" refX="9.5" refY="5" markerWidth="9" markerHeight="9" orient="auto"><path class="headshape" d="M0 1 L10 5 L0 9 z"/></marker>
-  <marker id="cross" viewBox="0 0 10 10" refX="5" refY="5" markerWidth="10" markerHeight="10"><path class="crossshape" d="M1 1 L9 9 M9 1 L1 9"/></marker>
+  <marker id="head§" viewBox="0 0 10 10" refX="9.5" refY="5" markerWidth="9" markerHeight="9" orient="auto"><path class="headshape" d="M0 1 L10 5 L0 9 z"/></marker>
+  <marker id="cross§" viewBox="0 0 10 10" refX="5" refY="5" markerWidth="10" markerHeight="10"><path class="crossshape" d="M1 1 L9 9 M9 1 L1 9"/></marker>
 </defs>
 `
 
@@ -239,12 +262,12 @@ func (l Ladder) svg(b []byte, lad *legs.Ladder, style string) []byte {
 func (p *picture) svg(b []byte, title, style string) []byte {
 	b = fmt.Appendf(b, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-label=\"%s\">\n",
 		p.width, p.height, p.width, p.height, xmlText(title))
-	b = append(append(b, style...), svgMarkers...)
+	b = append(append(b, style...), strings.ReplaceAll(svgMarkers, "§", p.ids)...)
 	b = append(b, "<rect class=\"ground\" width=\"100%\" height=\"100%\"/>\n"...)
 	for _, line := range p.lines {
 		end := ""
 		if line.end != "" {
-			end = fmt.Sprintf(" marker-end=\"url(#%s)\"", line.end)
+			end = fmt.Sprintf(" marker-end=\"url(#%s%s)\"", line.end, p.ids)
 		}
 		b = fmt.Appendf(b, "<line class=\"%s\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"%s/>\n", line.class, line.x1, line.y1, line.x2, line.y2, end)
 	}

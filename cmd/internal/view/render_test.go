@@ -3,12 +3,9 @@ package view
 import (
 	_ "embed"
 	"encoding/json"
-	"html"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"tcpbox/integration/testnet"
@@ -35,7 +32,7 @@ type rendered struct {
 // can be read.
 func TestSVGRendered(t *testing.T) {
 	testnet.Require(t)
-	browser := findBrowser(t)
+	browser := testnet.NewBrowser(t)
 	files, err := filepath.Glob("testdata/*/*.svg")
 	if err != nil || len(files) < len(plays) {
 		t.Fatalf("%d pictures, %v", len(files), err)
@@ -82,7 +79,7 @@ func TestSVGRendered(t *testing.T) {
 // TestMeasureFinds keeps the test above from passing because it looks away.
 func TestMeasureFinds(t *testing.T) {
 	testnet.Require(t)
-	browser := findBrowser(t)
+	browser := testnet.NewBrowser(t)
 	const begin = `<svg xmlns="http://www.w3.org/2000/svg" width="200" height="100" viewBox="0 0 200 100"><style>text { font: 13px monospace } </style><rect class="ground" width="100%" height="100%" fill="#ffffff"/>`
 	text := func(x, y, s, fill string) string {
 		return `<text x="` + x + `" y="` + y + `" textLength="40" lengthAdjust="spacingAndGlyphs" fill="` + fill + `">` + s + `</text>`
@@ -106,49 +103,18 @@ func TestMeasureFinds(t *testing.T) {
 	}
 }
 
-// findBrowser skips the test without one.
-func findBrowser(t *testing.T) string {
-	t.Helper()
-	for _, name := range []string{"chromium-headless-shell", "chromium"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	testnet.Unavailable(t, "needs the program chromium-headless-shell or chromium")
-	return ""
-}
-
-// render has the browser measure pictures with a preferred colour scheme. It runs
-// in a network namespace of its own, where there is nothing that it could reach.
-func render(t *testing.T, browser, scheme string, pictures [][2]string) rendered {
+// render has the browser measure pictures with a preferred colour scheme.
+func render(t *testing.T, browser *testnet.Browser, scheme string, pictures [][2]string) (r rendered) {
 	t.Helper()
 	list, err := json.Marshal(pictures) // it escapes what would end the script
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := testnet.Dir(t)
-	page := filepath.Join(dir, "page.html")
-	if err := os.WriteFile(page, []byte(strings.Replace(measure, "= PICTURES;", "= "+string(list)+";", 1)), 0o600); err != nil {
+	text, err := browser.Result(strings.Replace(measure, "= PICTURES;", "= "+string(list)+";", 1), scheme)
+	if err != nil {
 		t.Fatal(err)
 	}
-	preferred := map[string]string{"dark": "0", "light": "1"}[scheme]
-	cmd := exec.CommandContext(t.Context(), browser, //nolint:gosec // found on PATH
-		"--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--blink-settings=preferredColorScheme="+preferred,
-		"--disable-background-networking", "--disable-component-update", "--disable-default-apps", "--disable-domain-reliability",
-		"--disable-extensions", "--disable-sync", "--metrics-recording-only", "--no-first-run", "--no-pings",
-		"--user-data-dir="+filepath.Join(dir, "profile"), "--dump-dom", "file://"+page)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	cmd.Env = append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+dir, "XDG_CACHE_HOME="+dir)
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	_, text, _ := strings.Cut(string(out), `<pre id="result">`)
-	text, _, found := strings.Cut(text, "</pre>")
-	if err != nil || !found {
-		t.Fatalf("%s: %v\n%s\n%.2000s", browser, err, stderr.String(), out)
-	}
-	var r rendered
-	if err := json.Unmarshal([]byte(html.UnescapeString(text)), &r); err != nil {
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
 		t.Fatalf("%v: %.500s", err, text)
 	}
 	return r

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"tcpbox/cmd/internal/lab"
+)
+
+// A reportFile is where the page of a lab goes: made before the lab runs, so that
+// it is told at once where it cannot be, and put in its place when it is whole. A
+// nil reportFile is none.
+type reportFile struct {
+	path string
+	file *os.File
+}
+
+// openReport begins the page of a lab. One of several is NAME.html in a directory.
+func (a labArgs) openReport(l *lab.Lab) (*reportFile, error) {
+	if a.report == "" {
+		return nil, nil //nolint:nilnil // none was asked for
+	}
+	path := a.report
+	var err error
+	if a.all {
+		path = filepath.Join(path, l.Name+".html")
+		err = os.MkdirAll(a.report, 0o777)
+	} else if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
+		return nil, &reportError{usagef("for example: --report report.html", "--report %q: it is a directory", path)}
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.OpenFile(path+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	}
+	if err != nil {
+		return nil, &reportError{hinted(fmt.Sprintf("--report %q: %v", path, underlying(err)), "name a file that can be written")}
+	}
+	return &reportFile{path, f}, nil
+}
+
+// reportError is a fault of the page, not of the lab.
+type reportError struct{ error }
+
+func (e *reportError) Unwrap() error { return e.error }
+
+func (r *reportFile) write(report *lab.Report) error {
+	if r == nil {
+		return nil
+	}
+	w := bufio.NewWriter(r.file)
+	err := errors.Join(report.WriteHTML(w, lab.Page{Version: version, When: time.Now()}), w.Flush(), r.file.Close())
+	if err == nil {
+		err = os.Rename(r.file.Name(), r.path)
+	}
+	if err != nil {
+		_ = os.Remove(r.file.Name())
+		return &reportError{hinted(fmt.Sprintf("--report %q: %v", r.path, underlying(err)), "the lab has run: without --report its result is printed")}
+	}
+	return nil
+}
+
+// discard removes what was begun.
+func (r *reportFile) discard() error {
+	if r == nil {
+		return nil
+	}
+	return errors.Join(r.file.Close(), os.Remove(r.file.Name()))
+}
+
+func isReportError(err error) bool {
+	_, is := errors.AsType[*reportError](err)
+	return is
+}
