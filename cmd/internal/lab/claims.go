@@ -87,6 +87,9 @@ func (s Shown) text() string {
 
 // seconds writes one that is in milliseconds.
 func (s Shown) seconds() string {
+	if s.Most == 0 && s.Is < 1000 {
+		return fmt.Sprintf("%d ms", s.Is)
+	}
 	one := func(ms int) string {
 		return strconv.FormatFloat((time.Duration(ms) * time.Millisecond).Seconds(), 'f', -1, 64)
 	}
@@ -133,7 +136,7 @@ See for yourself:
 `+"```sh\ntcpbox lab run NAME\n```"+`
 
 Labs in virtual time are marked *: they run on two hosts of the stack, and show the
-standard as it follows it. The others measure this machine's kernel. A page is written by
+standard as it follows it. The others measure this machine's kernel. The page is written by
 a test (`+"`go test ./cmd/internal/lab -run Claims -update`"+`), from cmd/internal/lab/claims*.go.
 `, len(claims), count[True], count[False], count[HalfTrue])
 	for _, section := range claimSections {
