@@ -139,7 +139,7 @@ dns: {servers: none, hosts: {db: 192.0.2.555}}
 	_, err := Parse("box.yaml", []byte(text))
 	want := []string{
 		`box.yaml:1:10: "2" is not a version that it reads; this tcpbox reads version 1`,
-		`box.yaml:2:9: there is no preset "solaris"; the presets are bsd, linux, windows`,
+		`box.yaml:2:9: there is no preset "solaris"; the presets are bsd, legacy-web, linux, windows`,
 		`box.yaml:3:6: "privat" is not a value of net; net is none, public or all`,
 		`box.yaml:5:5: "alow 203.0.113.0/24:443" is not a rule; a rule is allow or deny and a pattern, such as: allow 203.0.113.0/24:443`,
 		`box.yaml:6:5: "203.0.113.5/24": 203.0.113.5/24 has bits set behind its prefix; write 203.0.113.0/24 for the network, or 203.0.113.5 for the one address`,

@@ -32,7 +32,8 @@ func (d Def) Says() []string {
 }
 
 // Notes are what the settings of a plan say of themselves, each once, in the order
-// of the table. Those of a preset say nothing: nobody has written them. written are
+// of the table. Those whose source is "preset NAME" say nothing: nobody has written
+// them. written are
 // parameters that are put over what the plan writes into the guest's namespace.
 func (p *Plan) Notes(written []Sysctl) []Note {
 	var notes []Note

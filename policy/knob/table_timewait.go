@@ -167,6 +167,31 @@ var timeWaitKnobs = []Def{
 		},
 	},
 	{
+		Key:     "time-wait.recycle",
+		Type:    Word,
+		Words:   []string{"off", "on"},
+		Default: "off",
+		Does: "what net.ipv4.tcp_tw_recycle did: TIME-WAIT ends after 3.5 retransmission timeouts, and for a minute " +
+			"SYNs are dropped whose timestamp is older than the last one from the same address",
+		Not:      "it does nothing for connections without TCP timestamps",
+		Believed: "that it is a safe cure for TIME-WAIT: of the clients behind one NAT it silently loses the SYNs of those whose clock is behind, which is why Linux 4.12 removed it",
+		Source:   "Linux 4.11, networking/ip-sysctl, tcp_tw_recycle; net/ipv4/tcp_metrics.c, tcp_peer_is_proven",
+		Guest: LegDef{
+			Text: "Linux has removed net.ipv4.tcp_tw_recycle in 4.12",
+		},
+		Stack: LegDef{
+			Carries: true,
+			Text: "the stack's own endpoints, and the SYNs from the guest that find none; in the log a TIME-WAIT ends by policy time-wait.recycle, " +
+				"and recycle_dropped counts the SYNs",
+			Existing: "those that enter TIME-WAIT from then on follow, and from the next SYN on",
+		},
+		Upstream: LegDef{
+			Text: "Linux has removed net.ipv4.tcp_tw_recycle in 4.12, and it was for the whole host",
+		},
+		says: []says{{values: []string{"on"}, text: "time-wait.recycle ends TIME-WAIT after 3.5 retransmission timeouts and drops SYNs with an older timestamp than " +
+			"their address had, which loses clients behind a NAT; Linux removed it in 4.12"}},
+	},
+	{
 		Key:     "time-wait.rfc1337",
 		Type:    Word,
 		Words:   []string{"off", "on"},

@@ -43,6 +43,8 @@ type Stats struct {
 	GivenUp          uint64 `json:"given_up"`           // dials whose guest had stopped asking
 	TimeWaitReopened uint64 `json:"time_wait_reopened"` // newer SYNs that reopened a TIME-WAIT (RFC 6191)
 	TimeWaitOldSYN   uint64 `json:"time_wait_old_syn"`  // older SYNs answered with an ACK
+	TimeWaitRecycled uint64 `json:"time_wait_recycled"` // TIME-WAITs that time-wait.recycle has ended early
+	RecycleDropped   uint64 `json:"recycle_dropped"`    // SYNs that it has dropped for their timestamp
 	TimeWaitOverflow uint64 `json:"time_wait_overflow"` // TIME-WAITs that were ended because there were too many
 	OrphansEnded     uint64 `json:"orphans_ended"`      // endpoints that would have stayed for too long
 	OrphanOverflow   uint64 `json:"orphan_overflow"`    // those that were reset because there were too many
@@ -78,6 +80,7 @@ func (s *Stack) Stats() Stats {
 		DropBacklog: c.dropBacklog.Load(), DropPending: c.dropPending.Load(),
 		DropPerDst: c.dropPerDst.Load(), DropPerSrc: c.dropPerSrc.Load(), DropRate: c.dropRate.Load(), SYNFloods: floods, SYNFlood: flood, GivenUp: c.givenUp.Load(),
 		TimeWaitReopened: c.timeWaitReopened.Load(), TimeWaitOldSYN: c.timeWaitOldSYN.Load(),
+		TimeWaitRecycled: s.timeWait.recycle.early.Load(), RecycleDropped: s.timeWait.recycle.dropped.Load(),
 		OrphansEnded: c.orphansEnded.Load(), OrphanOverflow: s.orphans.overflow.Load(), Orphans: int(s.orphans.now.Load()),
 		RefusedOther: c.refusedOther.Load(),
 		ICMPLimited:  c.icmpLimited.Load(), WriteErrors: c.writeErrors.Load(),

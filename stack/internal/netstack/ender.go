@@ -84,5 +84,7 @@ func (s *Stack) carryOut(r *record, why ending) {
 			return // Conn.release goes on from here
 		}
 	}
-	s.end(r, why)
+	if s.end(r, why) && why == endRecycle {
+		s.timeWait.recycle.early.Add(1)
+	}
 }

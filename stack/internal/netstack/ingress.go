@@ -96,7 +96,11 @@ func (s *Stack) ingressTCP(pkt []byte, h headers, off tun.Offload) ingressVerdic
 	if flags&header.TCPFlagAck != 0 {
 		return pass
 	}
-	if r := s.tracker.find(id); r != nil && !s.synOnRecord(r, pkt, h.length) {
+	r := s.tracker.find(id)
+	if r == nil && s.timeWait.recycle.refuses(id.RemoteAddress, tcpHdr[header.TCPMinimumSize:tcpHdr.DataOffset()], s.clock.NowMonotonic()) {
+		return drop
+	}
+	if r != nil && !s.synOnRecord(r, pkt, h.length) {
 		return drop
 	}
 	return pass

@@ -138,6 +138,7 @@ const (
 	endConnReset            // somebody asked for it
 	endOrphanRetries        // an orphan sent in vain too often
 	endOrphanMax            // too many orphans
+	endRecycle              // time-wait.recycle ends a TIME-WAIT early
 )
 
 // askedToClose is why a FIN is sent that somebody asked for.
@@ -145,12 +146,12 @@ var askedToClose = tcpstate.Cause{Kind: tcpstate.ByPolicy, Which: "conn close"}
 
 var endingNames = [...]string{
 	"", "time-wait reopened", "orphan", "stopped", "half-close-timeout", "time-wait.max", "time-wait.reuse", "RST",
-	"retransmission", "conn rst", "orphan.retries", "orphan.max",
+	"retransmission", "conn rst", "orphan.retries", "orphan.max", "time-wait.recycle",
 }
 
 // inTimeWait reports whether it ends TIME-WAITs alone: the owner may still read.
 func (e ending) inTimeWait() bool {
-	return e == endTimeWaitMax || e == endTimeWaitRST
+	return e == endTimeWaitMax || e == endTimeWaitRST || e == endRecycle
 }
 
 // cause is what the log says of it.

@@ -19,6 +19,7 @@ type timeWaitOptions struct {
 	keepNewer    atomic.Bool  // a newer SYN opens nothing
 	rfc1337      atomic.Bool  // an RST ends none
 	waits        timeWaits
+	recycle      recycling
 }
 
 func (o *timeWaitOptions) timeout() time.Duration { return time.Duration(o.timeoutNanos.Load()) }

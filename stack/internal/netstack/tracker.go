@@ -234,6 +234,9 @@ func (t *tracker) probe(s *tcp.TCPEndpointState) {
 		r.tw.since = t.clock.NowMonotonic()
 		r.tw.known = true
 		r.mu.Unlock()
+		if s.SendTSOk {
+			t.recycleTimeWait(r, id, s.RecentTS, s.Sender.RTO)
+		}
 	}
 	t.observe(r, viaProbe)
 }

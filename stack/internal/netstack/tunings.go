@@ -50,6 +50,12 @@ var tunings = map[string]tuning{
 		text:  func(s knob.Setting) string { return "a newer SYN opens a connection in TIME-WAIT: " + s.Word },
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetTimeWaitNewerSYN(s.Word == "on") }),
 	},
+	"time-wait.recycle": {
+		text: func(s knob.Setting) string {
+			return "TIME-WAIT is recycled by the timestamps of each address: " + s.Word
+		},
+		apply: set(func(ns *Stack, s knob.Setting) { ns.SetTimeWaitRecycle(s.Word == "on") }),
+	},
 	"time-wait.rfc1337": {
 		text:  func(s knob.Setting) string { return "an RST is ignored in TIME-WAIT: " + s.Word },
 		apply: set(func(ns *Stack, s knob.Setting) { ns.SetRFC1337(s.Word == "on") }),

@@ -370,6 +370,102 @@ var timeWaitRows = map[string][]knobRow{
 			c.expect(synAck)
 		}},
 	},
+	"time-wait.recycle": {
+		{"off by default: TIME-WAIT lasts, and an address has no clock", func(t *testing.T, k *knobGuest) {
+			k.set("rto.min=1s")
+			a := k.next()
+			a.ts = 100000
+			s := k.closeFirst(a)
+			k.clock.Advance(10 * time.Second)
+			k.stays(tcpstate.TimeWait, s)
+			b := k.next()
+			b.ts = 50000
+			b.syn()
+			accept(k.request())
+			b.expect(synAck)
+		}},
+		{"on: it ends after 3.5 timeouts, if it has timestamps", func(t *testing.T, k *knobGuest) {
+			k.set("time-wait.recycle=on", "rto.min=1s")
+			without := k.timeWait()
+			c := k.next()
+			c.ts = 1000
+			s := k.closeFirst(c)
+			k.clock.Advance(3499 * time.Millisecond)
+			k.stays(tcpstate.TimeWait, s)
+			k.clock.Advance(time.Millisecond)
+			k.ends(s, "policy time-wait.recycle")
+			k.stays(tcpstate.TimeWait, without)
+			eventually(t, "one is counted", func() bool {
+				st := k.gateway.Stats()
+				return st.TimeWaitRecycled == 1 && st.TimeWait == 1
+			})
+		}},
+		{"on: an older clock behind the same address is not answered", func(t *testing.T, k *knobGuest) {
+			k.set("time-wait.recycle=on")
+			a := k.next()
+			a.ts = 100000
+			k.closeFirst(a)
+			dropped := func(ts uint32, want uint64) {
+				t.Helper()
+				c := k.next()
+				c.ts = ts
+				c.syn()
+				eventually(t, "the SYN is counted", func() bool { return k.gateway.Stats().RecycleDropped == want })
+				if n := len(k.requests); n != 0 {
+					t.Errorf("%d connections were asked for", n)
+				}
+			}
+			opens := func(ts uint32) {
+				t.Helper()
+				c := k.next()
+				c.ts = ts
+				c.syn()
+				accept(k.request())
+				c.expect(synAck)
+			}
+			dropped(50000, 1)
+			dropped(99998, 2)
+			opens(99999)
+			opens(100000)
+			opens(200000)
+			opens(0) // none
+			dropped(50000, 3)
+			k.clock.Advance(time.Minute - time.Millisecond)
+			dropped(50000, 4)
+			k.clock.Advance(time.Millisecond)
+			opens(50000) // the minute is over
+			if n := k.gateway.Stats().RecycleDropped; n != 4 {
+				t.Errorf("%d SYNs were dropped, want 4", n)
+			}
+		}},
+		{"live off and on: what was remembered is forgotten", func(t *testing.T, k *knobGuest) {
+			k.set("time-wait.recycle=on")
+			a := k.next()
+			a.ts = 100000
+			k.closeFirst(a)
+			k.set("time-wait.recycle=off")
+			k.set("time-wait.recycle=on")
+			b := k.next()
+			b.ts = 50000
+			b.syn()
+			accept(k.request())
+			b.expect(synAck)
+		}},
+		{"on: a SYN for the TIME-WAIT itself is judged by that", func(t *testing.T, k *knobGuest) {
+			k.set("time-wait.recycle=on", "rto.min=10s")
+			c := k.next()
+			c.ts = 1000
+			s := k.closeFirst(c)
+			next := c.seq
+			c.seq += 1000
+			c.ts = 999
+			c.syn()
+			if p := c.expect(ackFl); p.TCP.Ack != next {
+				t.Errorf("the ACK acknowledges %d, want %d", p.TCP.Ack, next)
+			}
+			k.stays(tcpstate.TimeWait, s)
+		}},
+	},
 	"time-wait.rfc1337": {
 		{"off by default", func(t *testing.T, k *knobGuest) {
 			c := k.next()
