@@ -259,15 +259,20 @@ func (n *Net) addLocked(e Event) {
 
 // Events returns what has happened so far.
 func (n *Net) Events() []Event {
+	all, _ := n.EventsSince(0)
+	return all
+}
+
+// EventsSince returns what has happened since it returned next, and the next one.
+func (n *Net) EventsSince(seen int) (all []Event, next int) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	var all []Event
-	for _, e := range n.events {
+	for _, e := range n.events[seen:] {
 		if !e.forgotten {
 			all = append(all, e)
 		}
 	}
-	return all
+	return all, len(n.events)
 }
 
 // wait waits until ok holds, which is asked after each event.

@@ -40,6 +40,9 @@ type Lab struct {
 	Client *Yours `json:"client,omitempty"`
 	Server *Yours `json:"server,omitempty"`
 
+	// Draw is what a report draws beside the table. Empty is nothing.
+	Draw Draw `json:"draw,omitempty"`
+
 	// Moral is what the table shows when it is as expected. It is printed
 	// below it.
 	Moral []string `json:"moral"`
@@ -183,6 +186,17 @@ func Labs() []Lab {
 		// In virtual time.
 		Handshake(),
 		Teardown(),
+		WhyTimeWait1(),
+		WhyTimeWait2(),
+		SimultaneousOpen(),
+		SimultaneousClose(),
+		LastAck(),
+		FinWait1Pile(),
+		NATIdleDrop(),
+		ChallengeACK(),
+		RFC1337(),
+		PortReuse(),
+		AllStates(),
 	}
 }
 

@@ -56,6 +56,91 @@ func init() {
 			{"close-wait-before-ack", "the program closes at once", instead("wait 1000s", "stack closes")},
 			{"always-four", "nothing is under way", instead("stack writes 1000 bytes", "stack sends nothing")},
 		},
+		"why-time-wait-1": {
+			{"lost", "no TIME-WAIT", setting("guest.time-wait.timeout=0")},
+			{"lost", "the ACK arrives", instead("guest sends ACK ack=2, lost", "guest sends ACK ack=2")},
+			{"lost-again", "TIME-WAIT is too short", setting("guest.time-wait.timeout=500ms")},
+			{"no-time-wait", "TIME-WAIT", plainly},
+			{"no-buckets", "TIME-WAIT", plainly},
+		},
+		"why-time-wait-2": {
+			{"no-time-wait", "TIME-WAIT", plainly},
+			{"no-time-wait", "the clock of the numbers is a tick further", instead("wait until 10ms", "wait until 10000064ns")},
+			{"client-waits", "no TIME-WAIT", setting("time-wait.timeout=0")},
+			{"server-waits", "an RST ends it", setting("stack.time-wait.rfc1337=off")},
+			{"paws", "no check", func(v *Variant) { v.Steps[0].Sim.PAWS = false }},
+			{"paws", "no timestamps", setting("timestamps=off")},
+			{"killed-by-rst", "the RST is ignored", setting("stack.time-wait.rfc1337=on")},
+			{"slow", "a number that fits", instead("deliver duplicate", "guest forges ACK seq=1 ack=1 len=18")},
+		},
+		"simultaneous-open": {
+			{"crossing", "one SYN arrives before the other is sent", instead("guest sends SYN seq=0, held as from-guest", "guest sends SYN seq=0")},
+			{"synack-lost", "it is not lost", instead("guest sends SYN+ACK, lost", "guest sends SYN+ACK")},
+			{"not-at-once", "from another port", instead("stack connects 80 > 40001", "stack connects 81 > 40001")},
+		},
+		"simultaneous-close": {
+			{"crossing", "the FINs do not cross", instead("guest sends FIN+ACK, held as from-guest", "guest sends FIN+ACK")},
+			{"crossing", "a shorter TIME-WAIT", setting("guest.time-wait.timeout=30s")},
+			{"ack-lost", "it is not lost", instead("stack sends ACK, lost", "stack sends ACK")},
+			{"not-crossing", "the FIN comes late", instead("guest sends FIN+ACK", "guest sends FIN+ACK, lost")},
+		},
+		"last-ack": {
+			{"answered", "it is lost", instead("guest sends ACK", "guest sends ACK, lost")},
+			{"ack-lost", "it is not", instead("guest sends ACK, lost", "guest sends ACK")},
+			{"gone", "fewer repetitions", setting("stack.orphan.retries=3")},
+			{"no-memory", "TIME-WAIT", plainly},
+			{"fewer-retries", "the default", plainly},
+			{"fin-timeout", "what does help", setting("stack.orphan.retries=2")},
+		},
+		"fin-wait1-pile": {
+			{"vanished", "fewer repetitions", setting("guest.orphan.retries=3")},
+			{"stopped-reading", "room for all", plainly},
+			{"stopped-reading", "a limit", setting("guest.orphan.timeout=60s")},
+			{"reads-again", "it does not read", instead("stack reads ok", "wait 1s")},
+			{"fewer-retries", "the default", plainly},
+			{"orphan-timeout", "the default", func(v *Variant) { v.Settings = v.Settings[:1] }},
+			{"fin-timeout", "what does help", setting("guest.orphan.retries=2")},
+		},
+		"nat-idle-drop": {
+			{"forgotten", "a middlebox with a better memory", func(v *Variant) { v.Steps[0].Sim.Forgets = "400s" }},
+			{"reader", "keepalive finds out", func(v *Variant) {
+				v.Settings = []Setting{"guest.keepalive=on", "guest.keepalive.idle=60s", "guest.keepalive.interval=5s"}
+				v.Steps[0].Sim.Forgets = "30s"
+				instead("wait 1h", "wait 1h flowing")(v)
+			}},
+			{"in-time", "a minute too long", instead("wait 300s flowing", "wait 360s flowing")},
+			{"keepalive-60", "no keepalive", plainly},
+			{"keepalive-60", "too seldom", setting("guest.keepalive.idle=360s")},
+			{"user-timeout", "the default", plainly},
+			{"keepalive-default", "often enough", setting("guest.keepalive.idle=60s")},
+			{"keepalive-400", "often enough", setting("guest.keepalive.idle=300s")},
+		},
+		"challenge-ack": {
+			{"rst-in-window", "the very number", instead("guest forges RST seq=1001", "guest forges RST seq=1")},
+			{"rst-outside", "inside", instead("guest forges RST seq=-1000", "guest forges RST seq=1000")},
+			{"rst-exact", "beside it", instead("guest forges RST seq=1", "guest forges RST seq=2")},
+			{"syn", "no SYN", instead("guest forges SYN seq=5000", "guest sends nothing")},
+			{"restarted", "the first RST arrives", instead("guest sends RST+ACK, lost", "guest sends RST+ACK")},
+			{"limited", "too early", instead("wait 600ms", "wait 60ms")},
+			{"data-forged", "another number", instead("guest forges ACK seq=1 ack=1 len=5", "guest forges ACK seq=-9 ack=1 len=5")},
+		},
+		"rfc1337": {
+			{"off", "the RST is ignored", setting("guest.time-wait.rfc1337=on")},
+			{"on", "the RST is obeyed", plainly},
+			{"wrong-number", "the number is right", instead("stack forges RST seq=1000", "stack forges RST seq=2")},
+		},
+		"port-reuse-rfc6191": {
+			{"newer-timestamp", "newer SYNs open nothing", setting("stack.time-wait.newer-syn=off")},
+			{"newer-number", "newer SYNs open nothing", setting("stack.time-wait.newer-syn=off")},
+			{"older-number", "a newer one", instead("guest forges SYN seq=0", "guest forges SYN seq=100000")},
+			{"not-reopened", "newer SYNs open a connection", func(v *Variant) { v.Settings = v.Settings[:1] }},
+			{"own-time-wait", "no TIME-WAIT", setting("guest.time-wait.timeout=0")},
+		},
+		"all-states": {
+			{"three-connections", "the FINs do not cross", instead("guest sends FIN+ACK, held as three", "guest sends FIN+ACK")},
+			{"three-connections", "an RST instead of a FIN", instead("stack closes", "stack resets")},
+			{"one-connection", "TIME-WAIT is not over", instead("wait 61s", "wait 50s")},
+		},
 	} {
 		mutations[name] = all
 	}

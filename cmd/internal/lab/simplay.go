@@ -25,7 +25,7 @@ type player struct {
 	ends   map[tcpstate.Leg]*simEnd
 	held   map[string]*sim.Flight
 	kept   map[string]keptSegment
-	seen   int // events that iss and ports have
+	seen   int // events that look has seen
 	iss    map[tcpstate.Leg]uint32
 	ports  [2]uint16 // of guest and stack, of the newest connection
 	misses []Miss
@@ -151,6 +151,11 @@ func (p *player) do(ctx context.Context, s *simStep) error {
 	switch s.kind {
 	case simListen:
 		end.ended = append(end.ended, end.host.Listen(s.from))
+	case simUnlisten:
+		for _, ended := range end.ended {
+			ended()
+		}
+		end.ended = nil
 	case simConnect:
 		return p.begin(ctx, end, func() (*sim.Conn, error) {
 			// It may wait for longer than this step; closing the hosts ends it.
@@ -423,8 +428,9 @@ func statesText(all []tcpstate.State) string {
 
 // look notes the first sequence numbers, and the ports, of what was sent last.
 func (p *player) look() {
-	events := p.net.Events()
-	for _, e := range events[min(p.seen, len(events)):] {
+	events, next := p.net.EventsSince(p.seen)
+	p.seen = next
+	for _, e := range events {
 		if e.Packet == nil || e.Injected {
 			continue
 		}
@@ -438,5 +444,4 @@ func (p *player) look() {
 		}
 		p.iss[leg], p.ports = h.TCP.Seq, ports
 	}
-	p.seen = len(events)
 }

@@ -136,7 +136,7 @@ func (p *player) deliver(ctx context.Context, name string) error {
 	}
 	k, ok := p.kept[name]
 	if !ok {
-		return fmt.Errorf("no segment is called %q", name)
+		return p.stop("a segment called "+name+" is held, or kept", "there is none")
 	}
 	return p.inject(ctx, k.from, k.pkt)
 }
@@ -215,8 +215,11 @@ func (p *player) wait(ctx context.Context, s *simStep) error {
 		until = time.Unix(0, 0).Add(s.wait) // the hosts' clock begins there
 	}
 	step := time.Second
-	if s.with == "flowing" && s.wait <= time.Minute {
-		step = 100 * time.Millisecond
+	switch {
+	case s.with == "flowing" && s.wait <= time.Minute:
+		step = 100 * time.Millisecond // what is sent is not late by much
+	case s.wait > 10*time.Minute:
+		step = 5 * time.Second
 	}
 	for {
 		switch s.with {
@@ -243,14 +246,19 @@ func (p *player) wait(ctx context.Context, s *simStep) error {
 // figures counts what has happened: segments of each end by their flags,
 // "guest.SYN+ACK"; "guest.segments" and "guest.lost"; "guest.payload", bytes
 // sent, and "guest.read", bytes that its program has read; how often it entered
-// each state, "guest.TIME-WAIT", and how long it stayed there,
-// "guest.TIME-WAIT.ms". What was forged does not count.
+// each state, "guest.TIME-WAIT", how long it stayed there, "guest.TIME-WAIT.ms",
+// how often it went from one to the other, "guest.LAST-ACK>CLOSED", and how many
+// of the eleven it entered, "guest.states". What was forged does not count.
 func (p *player) figures() Figures {
 	f := Figures{}
 	for _, e := range p.net.Events() {
 		if e.Packet == nil {
 			tr := e.Transition
-			f[fmt.Sprintf("%v.%v", tr.Leg, tr.To)]++
+			entered := fmt.Sprintf("%v.%v", tr.Leg, tr.To)
+			if f[entered]++; f[entered] == 1 {
+				f[tr.Leg.String()+".states"]++
+			}
+			f[fmt.Sprintf("%v.%v>%v", tr.Leg, tr.From, tr.To)]++
 			f[fmt.Sprintf("%v.%v.ms", tr.Leg, tr.From)] += int(tr.Age.Milliseconds())
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 //
 //	# TEXT                       a remark
 //	X listens PORT               a server is there; it is noted alone
+//	X stops listening            on all ports
 //	X connects PORT > PORT       a program calls connect, and waits
 //	X connect gives RESULT       what became of that; also X accept gives RESULT
 //	X accepts                    the connection that the other end asks for
@@ -54,6 +55,7 @@ type simKind uint8
 const (
 	simRemark simKind = iota
 	simListen
+	simUnlisten
 	simConnect
 	simConnectGives
 	simAccept
@@ -174,6 +176,7 @@ func (s *simStep) parseWait(rest string) (err error) {
 var plain = map[string]simKind{
 	"accepts": simAccept, "refuses": simRefuse, "ignores": simIgnore,
 	"shuts down": simShutdown, "closes": simClose, "resets": simReset, "sends nothing": simSilent,
+	"stops listening": simUnlisten,
 }
 
 // ofEnd reads what an end does.

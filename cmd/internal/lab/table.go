@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tcpbox/cmd/internal/view"
 )
 
 // Style is how a report or a lab is printed.
@@ -56,6 +58,10 @@ func (r *Report) WriteTable(w io.Writer, style Style) error {
 	b.WriteByte('\n')
 	t.write(&b)
 	b.WriteByte('\n')
+	if r.Lab.Draw == DrawStates {
+		b.Write(view.StateText(nil, r.Rows[0].StateCounts()))
+		b.WriteByte('\n')
+	}
 	r.writeExceptions(&b, style)
 	if r.Verdict() == Pass {
 		for _, m := range r.Lab.Moral {
