@@ -273,12 +273,29 @@ func resultOf(err error) string {
 	return strconv.Quote(err.Error())
 }
 
+// request returns the connection that the other end asks for.
+func (p *player) request(ctx context.Context, end *simEnd) (*sim.Request, error) {
+	for {
+		if end.host.Asked() == 0 {
+			return nil, p.stop(fmt.Sprintf("somebody asks the %v for a connection", end.leg), "nobody does")
+		}
+		// One that has been given up just now never comes.
+		moment, cancel := context.WithTimeout(ctx, requestTime)
+		r, err := end.host.Request(moment)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return r, err
+		}
+	}
+}
+
+// requestTime is after how long, in real time, it is asked again whether there is
+// a request.
+const requestTime = 100 * time.Millisecond
+
 // answer ends the request of the other end.
 func (p *player) answer(ctx context.Context, end *simEnd, kind simKind) error {
-	if end.host.Asked() == 0 {
-		return p.stop(fmt.Sprintf("somebody asks the %v for a connection", end.leg), "nobody does")
-	}
-	r, err := end.host.Request(ctx)
+	r, err := p.request(ctx, end)
 	if err != nil {
 		return err
 	}
