@@ -100,7 +100,7 @@ var helpers = []string{"tun/tuntest", "stack/relay/relaytest", "stack/sim", "int
 
 // testOnly are further imports of a room's tests.
 var testOnly = map[string][]string{
-	gvRoom: {"stack/relay"}, // its connections are what a relay joins
+	gvRoom: {"stack/relay", "stack/fault", "policy"}, // its connections are what a relay joins, on a line with faults
 }
 
 func TestImportsFollowTheArrows(t *testing.T) {

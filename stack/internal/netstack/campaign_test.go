@@ -21,6 +21,8 @@ import (
 	gvstack "gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
+	"tcpbox/policy"
+	"tcpbox/stack/fault"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/tun/packet"
 	"tcpbox/tun/tuntest"
@@ -41,11 +43,16 @@ func TestCampaign(t *testing.T) {
 		name        string
 		connections int
 		link        tuntest.Impairment
+		faults      []string
 	}{
-		{"a good link", 1500, tuntest.Impairment{Seed: 1}},
-		{"a link that loses, doubles and reorders", many, tuntest.Impairment{Seed: 2, Loss: 2, Duplicates: 2, Reordered: 4}},
+		{"a good link", 1500, tuntest.Impairment{Seed: 1}, nil},
+		{"a link that loses, doubles and reorders", many, tuntest.Impairment{Seed: 2, Loss: 2, Duplicates: 2, Reordered: 4}, nil},
+		{"a line with faults, and recycling", many / 4, tuntest.Impairment{Seed: 3}, []string{
+			"loss 2%", "dup 1%", "reorder 3% by 2", "corrupt 1%", "delay 2ms ±2ms", "hold 200ms 2% fin", "rst 0.5% when ESTABLISHED",
+			"rst guest 0.5% data", "drop 5% ack when FIN-WAIT-1", "drop 20% when TIME-WAIT", "fail 1%", "fail unreachable 1%", "replay 1% data",
+		}},
 	} {
-		t.Run(c.name, func(t *testing.T) { runCampaign(t, c.connections, c.link) })
+		t.Run(c.name, func(t *testing.T) { runCampaign(t, c.connections, c.link, c.faults) })
 	}
 }
 
@@ -116,6 +123,7 @@ var errorsOf = map[string][]string{
 	"policy time-wait reopened": {"Aborted", "ConnectionAborted"},
 	"policy time-wait.reuse":    {"Aborted", "ConnectionAborted"},
 	"policy time-wait.max":      {"Aborted", "ConnectionAborted"},
+	"policy time-wait.recycle":  {"Aborted", "ConnectionAborted"},
 }
 
 // orderedLog keeps the order in which connections appeared.
@@ -133,7 +141,7 @@ func (l *orderedLog) sink(tr tcpstate.Transition) {
 	l.transitionLog.sink(tr)
 }
 
-func runCampaign(t *testing.T, connections int, impair tuntest.Impairment) {
+func runCampaign(t *testing.T, connections int, impair tuntest.Impairment, faults []string) {
 	began := time.Now()
 	truths := &oracle{of: make(map[*tcp.Endpoint]*truth)}
 	tcp.StateOracle = truths.told
@@ -147,7 +155,17 @@ func runCampaign(t *testing.T, connections int, impair tuntest.Impairment) {
 	serve := func(end uint64) func(*Request) {
 		return func(r *Request) { answer(r, rand.New(rand.NewPCG(seed, end<<32|uint64(r.ID())))) }
 	}
-	gateway := mustNew(t, Config{Device: link.B, Addrs: []netip.Addr{gatewayAddr}, Clock: clock, OnSYN: serve(1), Sink: gatewayLog.sink})
+	line := fault.New(link.B, fault.Config{Seed: seed, Clock: faultClock{clock}})
+	for _, text := range faults {
+		f, err := policy.ParseFault(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := line.Add(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gateway := mustNew(t, Config{Device: line, Addrs: []netip.Addr{gatewayAddr}, Clock: clock, OnSYN: serve(1), Sink: gatewayLog.sink})
 	guest := mustNew(t, Config{Device: link.A, Addrs: []netip.Addr{guestAddr}, Clock: clock, OnSYN: serve(2), Sink: guestLog.sink})
 	for _, s := range []*Stack{guest, gateway} {
 		if err := s.SetPortRange(20000, 20000+599); err != nil {
@@ -157,6 +175,7 @@ func runCampaign(t *testing.T, connections int, impair tuntest.Impairment) {
 		s.SetTimeWaitMax(500)
 		s.SetOrphanMax(60)
 		s.SetOrphanRetries(3)
+		s.SetTimeWaitRecycle(len(faults) > 0)
 	}
 
 	stop := make(chan struct{})
@@ -204,7 +223,20 @@ func runCampaign(t *testing.T, connections int, impair tuntest.Impairment) {
 			t.Errorf("%s: %d unknown endpoints, %d swept transitions, %d tracked", who, st.UnknownEndpoints, st.SweptTransitions, st.Tracked)
 		}
 	}
+	for _, r := range line.Rules() {
+		t.Logf("%v: %d of %d", r.Fault, r.Acted, r.Matched)
+		if r.Acted == 0 && r.Fault.Do != policy.FaultReplay { // which needs the same ends again
+			t.Errorf("%v has done nothing to %d packets that it meant", r.Fault, r.Matched)
+		}
+	}
 	t.Logf("%d endpoints in %v", len(truths.order), time.Since(began).Round(time.Millisecond))
+}
+
+// faultClock is the standing clock as package fault wants it.
+type faultClock struct{ *faketime.ManualClock }
+
+func (c faultClock) AfterFunc(d time.Duration, f func()) fault.Timer {
+	return c.ManualClock.AfterFunc(d, f)
 }
 
 // late leaves connections open for Close to end.
