@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"tcpbox/policy"
 	"tcpbox/policy/knob"
 	"tcpbox/stack/peer"
 )
@@ -48,6 +49,9 @@ func (l *Lab) faults() (faults []fault) {
 	if _, err := l.peers(); err != nil {
 		bad(-1, -1, err)
 	}
+	if _, err := faultsOf(l.Faults); err != nil {
+		bad(-1, -1, err)
+	}
 	names := map[string]bool{}
 	for i := range l.Variants {
 		v := &l.Variants[i]
@@ -66,6 +70,9 @@ func (v *Variant) check(l *Lab, bad func(step int, err error)) {
 	}
 	if !slices.ContainsFunc(groups, func(g groupHead) bool { return g.group == v.Group }) {
 		bad(-1, fmt.Errorf("there is no group %q", v.Group))
+	}
+	if _, err := faultsOf(v.Faults); err != nil {
+		bad(-1, err)
 	}
 	if len(v.Steps) == 0 {
 		bad(-1, errors.New("it has no steps"))
@@ -149,7 +156,8 @@ func (s *Step) check() error {
 			return err
 		}
 	case s.Set != nil:
-		return errors.Join((&Lab{}).checkSettings(s.Set.Settings)...)
+		_, err := faultsOf(s.Set.Faults)
+		return errors.Join(append((&Lab{}).checkSettings(s.Set.Settings), err)...)
 	}
 	return nil
 }
@@ -191,6 +199,17 @@ func (l *Lab) checkSettings(settings []Setting) (errs []error) {
 		}
 	}
 	return errs
+}
+
+// faultsOf reads faults.
+func faultsOf(texts []string) ([]policy.Fault, error) {
+	var all []policy.Fault
+	var errs []error
+	for _, text := range texts {
+		f, err := policy.ParseFault(text)
+		all, errs = append(all, f), append(errs, err)
+	}
+	return all, errors.Join(errs...)
 }
 
 // peers returns the hosts inside the stack.

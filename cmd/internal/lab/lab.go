@@ -30,6 +30,10 @@ type Lab struct {
 	// that this kernel does not offer are left out.
 	Settings []Setting `json:"settings"`
 
+	// Faults are what goes wrong between guest and stack in every row, from its
+	// first packet on, written as for --fault.
+	Faults []string `json:"faults,omitempty"`
+
 	// Columns are the figures that the table shows of each row.
 	Columns []Column `json:"columns"`
 
@@ -82,6 +86,8 @@ type Variant struct {
 	// Settings are written before the first step. A row with one that this
 	// kernel does not offer is skipped.
 	Settings []Setting `json:"settings,omitempty"`
+
+	Faults []string `json:"faults,omitempty"` // beside the lab's
 
 	Steps []Step `json:"steps"`
 
@@ -179,8 +185,14 @@ type Source struct {
 func Labs() []Lab {
 	return []Lab{
 		TimeWaitExhaustion(40),
+		TimeWaitLength(),
+		SYNBacklog(2),
+		AcceptOverflow(),
+		SYNFlood(),
 		CloseWaitLeak(),
 		FinWait2Stuck(),
+		HalfOpenKeepalive(),
+		ZeroWindow(),
 		RSTVsFIN(),
 
 		// In virtual time.

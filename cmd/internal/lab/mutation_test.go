@@ -21,6 +21,12 @@ var mutations = map[string][]mutation{
 	"close-wait-leak":      closeWaitMutations,
 	"fin-wait2-stuck":      finWait2Mutations,
 	"rst-vs-fin":           rstVsFINMutations,
+	"syn-backlog":          synBacklogMutations,
+	"accept-overflow":      acceptOverflowMutations,
+	"syn-flood":            synFloodMutations,
+	"half-open-keepalive":  keepaliveMutations,
+	"zero-window":          zeroWindowMutations,
+	"time-wait-length":     timeWaitLengthMutations,
 }
 
 // clone copies a row so that nothing is shared.

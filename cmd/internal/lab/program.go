@@ -216,6 +216,11 @@ func (p *program) open(name string, o *Open, to netip.AddrPort) (Figures, error)
 				return f, errors.Join(fmt.Errorf("setsockopt SO_KEEPALIVE: %w", err), unix.Close(fd))
 			}
 		}
+		if o.UserTimeout > 0 {
+			if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, o.UserTimeout); err != nil {
+				return f, errors.Join(fmt.Errorf("setsockopt TCP_USER_TIMEOUT: %w", err), unix.Close(fd))
+			}
+		}
 		err = startConnect(fd, to)
 		if o.AtOnce && errors.Is(err, unix.EINPROGRESS) {
 			begun = append(begun, fd)

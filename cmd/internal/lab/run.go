@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -61,8 +62,9 @@ const (
 	tries = 4
 )
 
-// errLate says that a step was not done within the kernel's reuse delay.
-var errLate = errors.New("this machine is too busy: the steps took longer than the kernel's reuse delay")
+// errLate says that a step was not done in time, which is within the kernel's
+// reuse delay, or as Step.By has it.
+var errLate = errors.New("this machine is too busy: the steps took longer than the kernel's reuse delay, or another of its timers")
 
 // Run runs every row of a lab and returns what was measured. The error says
 // that the lab could not be run here at all; if ctx ends, it is ctx's.
@@ -170,10 +172,12 @@ func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (row Row, again bo
 }
 
 // stalled reports whether the row is as expected but for SYNs that were
-// repeated. A kernel repeats a SYN after a second, which may be the stack's
-// fault or a busy machine's.
+// repeated, or for how long a wait took. A kernel repeats a SYN after a second,
+// which may be the stack's fault or a busy machine's.
 func (row *Row) stalled() bool {
-	return row.Verdict() == Fail && slices.Equal(row.Differences(), []string{synRetransmits})
+	return row.Verdict() == Fail && row.Err == "" && !slices.ContainsFunc(row.Differences(), func(name string) bool {
+		return name != synRetransmits && !strings.HasSuffix(name, ".ms")
+	})
 }
 
 // missingError says that this kernel does not offer what a row needs.
@@ -206,7 +210,8 @@ func (row *Row) measure(ctx context.Context, b box, l *Lab) error {
 			return err
 		}
 	}
-	since := now() // every TIME-WAIT that began before this is old enough
+	begin := now()
+	since := begin // every TIME-WAIT that began before this is old enough
 	last := since
 	for i := range row.Variant.Steps {
 		s := &row.Variant.Steps[i]
@@ -220,7 +225,7 @@ func (row *Row) measure(ctx context.Context, b box, l *Lab) error {
 		if err != nil {
 			return fmt.Errorf("step %s: %w", s.Name, err)
 		}
-		if s.Quick && delay.mayHavePassed(since, now()) {
+		if s.Quick && delay.mayHavePassed(since, now()) || s.By > 0 && now()-begin > ms(s.By) {
 			return errLate
 		}
 		row.Measured.add(s.Name, figures)

@@ -49,6 +49,9 @@ func (r *Runner) startSandbox(ctx context.Context, l *Lab, v *Variant) (box, err
 	if cfg.Peers, err = l.peers(); err != nil {
 		return nil, err
 	}
+	if cfg.Faults, err = faultsOf(slices.Concat(l.Faults, v.Faults)); err != nil {
+		return nil, err
+	}
 	settings, _ := l.settings(v)
 	for _, s := range settings {
 		if _, _, ok := s.Sysctl(); ok {
@@ -116,6 +119,7 @@ func (s *sandbox) step(ctx context.Context, st *Step) (Figures, error) {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = s.box.Close() })
 	defer stop()
+	begin := time.Now()
 	f, err := s.do(ctx, st)
 	if err != nil {
 		return nil, errors.Join(err, context.Cause(ctx))
@@ -124,7 +128,11 @@ func (s *sandbox) step(ctx context.Context, st *Step) (Figures, error) {
 	if st.Wait != nil {
 		within = max(within, ms(st.Wait.Until))
 	}
-	return f, s.become(ctx, f, st.Expect, st.Within, within)
+	err = s.become(ctx, f, st.Expect, st.Within, within)
+	if _, timed := st.Within["ms"]; timed && st.Wait != nil {
+		f["ms"] = int(time.Since(begin).Milliseconds())
+	}
+	return f, err
 }
 
 func (s *sandbox) do(ctx context.Context, st *Step) (Figures, error) {
@@ -137,7 +145,7 @@ func (s *sandbox) do(ctx context.Context, st *Step) (Figures, error) {
 		}
 		return Figures{}, nil
 	case st.Set != nil:
-		return Figures{}, s.set(st.Set.Settings)
+		return Figures{}, s.set(st.Set)
 	case st.Stop != nil:
 		return Figures{}, s.stop(st.Stop.Program)
 	case st.Command != nil:
@@ -187,8 +195,24 @@ func (s *sandbox) become(ctx context.Context, f, expect Figures, ranges map[stri
 }
 
 // set changes settings while the row runs.
-func (s *sandbox) set(settings []Setting) error {
-	for _, set := range settings {
+func (s *sandbox) set(st *Set) error {
+	if st.NoFaults {
+		for _, r := range s.box.Faults() {
+			if err := s.box.RemoveFault(r.ID); err != nil {
+				return err
+			}
+		}
+	}
+	faults, err := faultsOf(st.Faults)
+	if err != nil {
+		return err
+	}
+	for _, f := range faults {
+		if _, err := s.box.AddFault(f); err != nil {
+			return err
+		}
+	}
+	for _, set := range st.Settings {
 		if name, value, ok := set.Sysctl(); ok {
 			if err := s.setSysctl(name, value); err != nil {
 				return err

@@ -60,7 +60,7 @@ func (l *Lab) Show(w io.Writer, style Style) error {
 		b.WriteString(wrap("It runs in virtual time, on two hosts of the stack that are joined in memory: what it shows is the "+
 			"standard, as the stack follows it, and not a kernel.", "  ", width))
 	}
-	if len(l.Peers)+len(l.Settings) > 0 {
+	if len(l.Peers)+len(l.Settings)+len(l.Faults) > 0 {
 		b.WriteByte('\n')
 	}
 	for _, p := range l.Peers {
@@ -68,6 +68,9 @@ func (l *Lab) Show(w io.Writer, style Style) error {
 	}
 	for _, s := range l.Settings {
 		fmt.Fprintf(&b, "  %s\n", s)
+	}
+	for _, f := range l.Faults {
+		fmt.Fprintf(&b, "  --fault '%s'\n", f)
 	}
 	for _, g := range groups {
 		first := true
@@ -139,6 +142,9 @@ func (v *Variant) show(b *strings.Builder, width int) {
 	line := func(head, text string) { fmt.Fprintf(b, "    %-*s  %s\n", name, head, text) }
 	for _, s := range v.Settings {
 		line("set", s.flag())
+	}
+	for _, f := range v.Faults {
+		line("set", fmt.Sprintf("--fault '%s'", f))
 	}
 	for i := range v.Steps {
 		s := &v.Steps[i]
@@ -235,6 +241,9 @@ func (s *Step) otherText() string {
 		if s.Open.Keepalive {
 			text += " with SO_KEEPALIVE"
 		}
+		if s.Open.UserTimeout > 0 {
+			text += fmt.Sprintf(" with TCP_USER_TIMEOUT of %v", ms(s.Open.UserTimeout))
+		}
 		return text
 	case s.Act != nil:
 		text := fmt.Sprintf("%s%s", who, s.Act.Do)
@@ -252,10 +261,16 @@ func (s *Step) otherText() string {
 		return "kill " + s.Stop.Program
 	case s.Set != nil:
 		var all []string
-		for _, set := range s.Set.Settings {
-			all = append(all, string(set))
+		if s.Set.NoFaults {
+			all = append(all, "no fault")
 		}
-		return "set " + strings.Join(all, " ")
+		for _, f := range s.Set.Faults {
+			all = append(all, fmt.Sprintf("--fault '%s'", f))
+		}
+		for _, set := range s.Set.Settings {
+			all = append(all, set.flag())
+		}
+		return "set " + strings.Join(all, ", ")
 	}
 	return ""
 }

@@ -18,6 +18,11 @@ type Step struct {
 	// it. A row that is late is begun again.
 	Quick bool `json:"quick,omitempty"`
 
+	// By demands that the step is done within so many milliseconds of the row's
+	// beginning, before something that is not the row's own runs out. A row that is
+	// late is begun again. Zero demands nothing.
+	By int `json:"by_ms,omitempty"`
+
 	Connect *Connect `json:"connect,omitempty"`
 	Fetch   *Fetch   `json:"fetch,omitempty"`
 	Sim     *Sim     `json:"sim,omitempty"`
@@ -149,6 +154,9 @@ type Open struct {
 
 	// Keepalive sets SO_KEEPALIVE, in the guest alone.
 	Keepalive bool `json:"keepalive,omitempty"`
+
+	// UserTimeout sets TCP_USER_TIMEOUT, in milliseconds, in the guest alone.
+	UserTimeout int `json:"user_timeout_ms,omitempty"`
 }
 
 // Act does something to the connections that an earlier step of the same program
@@ -177,7 +185,8 @@ const (
 	DoReadEnd  Do = "read-end" // reads until FIN; with RST it is ECONNRESET, with silence EAGAIN
 )
 
-// Wait waits. Its figures are what is expected of it, counted.
+// Wait waits. Its figures are what is expected of it, counted; and where the
+// step's Within names "ms", how long it took, in milliseconds.
 type Wait struct {
 	// For is a time in milliseconds that passes. Zero only waits for the figures
 	// to become what is expected.
@@ -202,9 +211,13 @@ type Stop struct {
 	Program string `json:"program"`
 }
 
-// Set changes settings while the row runs.
+// Set changes settings and faults while the row runs.
 type Set struct {
-	Settings []Setting `json:"settings"`
+	Settings []Setting `json:"settings,omitempty"`
+
+	// NoFaults takes away those that there are. Faults are added then.
+	NoFaults bool     `json:"no_faults,omitempty"`
+	Faults   []string `json:"faults,omitempty"`
 }
 
 // kinds are what the step does: one, in a step without faults.
