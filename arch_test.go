@@ -73,7 +73,7 @@ var rooms = []room{
 	{".", []string{anyRoom, "!" + gvRoom, "!stack/sim", "!cmd/internal/view"}, "package tcpbox joins the rooms, and only through their doors"},
 
 	{"cmd/internal/control", commandImports(), "the control socket speaks for package tcpbox"},
-	{"cmd/internal/cni", commandImports("cmd/internal/control"), "the plugin's verbs drive package tcpbox"},
+	{"cmd/internal/cni", commandImports("cmd/internal/control", "tun"), "the plugin's verbs make devices, and drive package tcpbox"},
 	{"cmd/internal/lab", commandImports("cmd/internal/view", "netns/sockdiag", "stack/sim"), "a lab is data, run through package tcpbox"},
 	{"cmd/internal/doctor", commandImports(), "what is tried is package tcpbox, and the kernel"},
 	{"cmd/internal/manual", nil, "a help text is text, whatever it is about"},

@@ -4,6 +4,8 @@ go 1.26.3
 
 require (
 	github.com/cilium/ebpf v0.22.0
+	github.com/containernetworking/cni v1.3.0
+	github.com/containernetworking/plugins v1.9.1
 	github.com/creack/pty v1.1.24
 	github.com/miekg/dns v1.1.73
 	github.com/rogpeppe/go-internal v1.16.0

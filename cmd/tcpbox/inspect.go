@@ -55,13 +55,16 @@ func showSandbox(w io.Writer, in tcpbox.Info, now time.Time) error {
 		}
 	}
 	row("name", "%s", in.Name)
-	if in.Kind == tcpbox.KindAttached {
+	switch in.Kind {
+	case tcpbox.KindAttached:
 		row("attached to", "%s, net:[%d]", in.Target, in.NetNS)
-	} else {
+	case tcpbox.KindServed:
+		row("container", "%s, net:[%d]", printable(in.Target), in.NetNS)
+	default:
 		row("command", "%s", commandInShort(in.Args))
 	}
 	row("up", "%s", up(now.Sub(in.Started)))
-	if in.Kind == tcpbox.KindAttached {
+	if in.Kind == tcpbox.KindAttached || in.Kind == tcpbox.KindServed {
 		row("pids", "tcpbox %d", in.PID)
 	} else {
 		guest := "ended"

@@ -116,10 +116,13 @@ func commandInShort(args []string) string {
 	return string(runes)
 }
 
-// whatRuns is the guest's command, or what an attached sandbox serves.
+// whatRuns is the guest's command, or what a sandbox without a guest serves.
 func whatRuns(in tcpbox.Info) string {
-	if in.Kind == tcpbox.KindAttached {
+	switch in.Kind {
+	case tcpbox.KindAttached:
 		return "attached to " + in.Target
+	case tcpbox.KindServed:
+		return "container " + join(in.Addresses)
 	}
 	return commandInShort(in.Args)
 }
@@ -147,6 +150,11 @@ func connect(name string) (*control.Client, error) {
 		default:
 			return nil, usagef("the sandboxes are "+strings.Join(names, ", "), "which sandbox?")
 		}
+	}
+	if found, err := control.Find(name); err == nil {
+		name = found
+	} else if ambiguous := (*control.AmbiguousError)(nil); errors.As(err, &ambiguous) {
+		return nil, usagef("give more of it", "%v", err)
 	}
 	client, err := control.Connect(name)
 	if errors.Is(err, control.ErrNotFound) {

@@ -67,6 +67,11 @@ func exists(file string) bool {
 // findSubject finds what a word names: what has a slash is a file, and of a sandbox
 // and a file of the same name it is the sandbox.
 func findSubject(word string) (subject, error) {
+	if strings.Contains(word, "/") && !exists(word) {
+		if name, err := control.Find(word); err == nil { // a container, as NAMESPACE/POD
+			word = name
+		}
+	}
 	if word == "-" || strings.Contains(word, "/") {
 		return subject{file: word}, nil
 	}
@@ -83,6 +88,10 @@ func findSubject(word string) (subject, error) {
 		return subject{client: client, name: word}, err
 	case exists(word):
 		return subject{file: word}, nil
+	}
+	if name, err := control.Find(word); err == nil { // the beginning of a container's identifier
+		client, err := connect(name)
+		return subject{client: client, name: name}, err
 	}
 	hint := `"tcpbox ls" lists the sandboxes; a recording is what "tcpbox run --log FILE" writes`
 	if near := nearest(word, names); near != "" {

@@ -52,8 +52,8 @@ func (n *Net) Another(t testing.TB, name string) *Namespace {
 // descriptor keeps it. It is safe to call twice.
 func (ns *Namespace) Close() { ns.close() }
 
-// Path is where this process finds the namespace until Close.
-func (ns *Namespace) Path() string { return fmt.Sprintf("/proc/self/fd/%d", ns.fd()) }
+// Path is where processes find the namespace until Close.
+func (ns *Namespace) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.fd()) }
 
 // Netlink configures the namespace's devices, addresses and routes.
 func (ns *Namespace) Netlink() *netlink.Handle { return ns.nl }

@@ -118,6 +118,10 @@ func claim(runtimeDir, name string) (*entry, error) {
 			e.lock.Close()
 			return nil, fmt.Errorf("control: %w", err)
 		}
+		if err := e.removeAliases(); err != nil {
+			e.lock.Close()
+			return nil, fmt.Errorf("control: %w", err)
+		}
 		return e, nil
 	}
 }
@@ -172,7 +176,7 @@ func (e *entry) remove() error {
 		}
 		return err
 	}
-	err := errors.Join(gone(os.Remove(e.socket())), gone(os.Remove(filepath.Join(e.dir, lockName))))
+	err := errors.Join(e.removeAliases(), gone(os.Remove(e.socket())), gone(os.Remove(filepath.Join(e.dir, lockName))))
 	if err == nil {
 		err = gone(unix.Rmdir(e.dir))
 	}
