@@ -18,7 +18,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
-.PHONY: help build test race fuzz fuzz-short campaign lint golden integration bench cost dist dist-check
+.PHONY: help build test race fuzz fuzz-short campaign lint golden integration bench cost accuracy dist dist-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ integration: ## run the tests with real namespaces and programs; needs root
 bench: ## measure against the kernel and the peers on PATH; needs root, and quiet
 	$(GO) test -c -o bin/bench.test ./integration/bench
 	bin/bench.test -test.timeout 2h -test.run TestBench -measure -rounds $(ROUNDS) -without '$(WITHOUT)' -samples $(BENCH) $(if $(PAGE),-page $(PAGE))
+
+accuracy: ## measure how exact the delay and the rate of a fault are
+	$(GO) test ./stack/fault -run '^$$' -bench '^Benchmark(Delay|Rate|Device)$$' -benchtime 2000x
 
 cost: ## measure what following and logging connections costs; needs root
 	$(GO) test -c -o bin/bench.test ./integration/bench
