@@ -32,7 +32,7 @@ func (c *paws) check(dir tuntest.Direction, pkt []byte) {
 		return
 	}
 	key := way{dir, p.Src.Port(), p.Dst.Port()}
-	ts, has := timestamp(pkt, &p)
+	ts, has := Timestamp(pkt, &p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	recent, known := c.recent[key]
@@ -53,8 +53,8 @@ func (c *paws) check(dir tuntest.Direction, pkt []byte) {
 	}
 }
 
-// timestamp returns the TSval of a segment.
-func timestamp(pkt []byte, p *packet.Packet) (ts uint32, ok bool) {
+// Timestamp returns the TSval of a segment that was parsed, if it has one.
+func Timestamp(pkt []byte, p *packet.Packet) (ts uint32, ok bool) {
 	if p.TransportLen < 20 {
 		return 0, false
 	}

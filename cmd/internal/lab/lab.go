@@ -208,6 +208,7 @@ func Labs() []Lab {
 		ChallengeACK(),
 		RFC1337(),
 		PortReuse(),
+		RecycleNAT(),
 		AllStates(),
 	}
 }

@@ -193,10 +193,10 @@ func RFC1337() Lab {
 			},
 		},
 		Moral: []string{
-			"With rfc1337=off, one late segment ends TIME-WAIT in a round trip. With timestamps the late segment does not get that far on Linux; without them set tcp_rfc1337=1.",
+			"With rfc1337=off, one late segment ends TIME-WAIT in a round trip, with timestamps too: it is the answer to it that brings the RST. With rfc1337=on TIME-WAIT lasts.",
 		},
 		Production: []Look{
-			{"sysctl net.ipv4.tcp_rfc1337 net.ipv4.tcp_timestamps", "whether RSTs are obeyed in TIME-WAIT, and whether late segments are known by their age"},
+			{"sysctl net.ipv4.tcp_rfc1337", "whether RSTs are obeyed in TIME-WAIT: 0 is yes"},
 			{"nstat -az TcpExtTW TcpExtPAWSTimewait", "TIME-WAITs that ended; in newer kernels, late segments in TIME-WAIT"},
 			{"ss -tano state time-wait", "timer:(timewait,59sec,0): how long each has left"},
 			{"tcpbox run --tcp time-wait.rfc1337=on -- YOUR-CLIENT", "your client, with the RFC"},

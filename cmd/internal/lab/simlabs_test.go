@@ -136,6 +136,14 @@ func init() {
 			{"not-reopened", "newer SYNs open a connection", func(v *Variant) { v.Settings = v.Settings[:1] }},
 			{"own-time-wait", "no TIME-WAIT", setting("guest.time-wait.timeout=0")},
 		},
+		"tw-recycle-nat": {
+			{"recycle", "it is off", plainly},
+			{"recycle", "the clocks agree", instead("guest forges SYN seq=0 from=40002 ts=-1000000", "guest forges SYN seq=0 from=40002 ts=1000")},
+			{"off", "it is on", setting("stack.time-wait.recycle=on")},
+			{"one-clock", "a second clock", instead("guest forges SYN seq=0 from=40002 ts=2000", "guest forges SYN seq=0 from=40002 ts=-2000")},
+			{"no-timestamps", "timestamps", func(v *Variant) { v.Settings = v.Settings[:1] }},
+			{"reuse", "recycle", setting("stack.time-wait.recycle=on")},
+		},
 		"all-states": {
 			{"three-connections", "the FINs do not cross", instead("guest sends FIN+ACK, held as three", "guest sends FIN+ACK")},
 			{"three-connections", "an RST instead of a FIN", instead("stack closes", "stack resets")},

@@ -27,7 +27,8 @@ type player struct {
 	kept   map[string]keptSegment
 	seen   int // events that look has seen
 	iss    map[tcpstate.Leg]uint32
-	ports  [2]uint16 // of guest and stack, of the newest connection
+	stamp  map[tcpstate.Leg]uint32 // the last timestamp that it has sent
+	ports  [2]uint16               // of guest and stack, of the newest connection
 	misses []Miss
 	line   int
 
@@ -69,7 +70,7 @@ func (c *simCall) returned() bool {
 func newPlayer(n *sim.Net) *player {
 	p := &player{
 		net: n, held: make(map[string]*sim.Flight), kept: make(map[string]keptSegment),
-		iss: make(map[tcpstate.Leg]uint32), passed: make(map[[2]netip.AddrPort]time.Time),
+		iss: make(map[tcpstate.Leg]uint32), stamp: make(map[tcpstate.Leg]uint32), passed: make(map[[2]netip.AddrPort]time.Time),
 	}
 	p.ends = map[tcpstate.Leg]*simEnd{
 		tcpstate.Guest: {leg: tcpstate.Guest, host: n.Guest}, tcpstate.Stack: {leg: tcpstate.Stack, host: n.Stack},
@@ -140,7 +141,7 @@ func (p *player) check(expected, measured string) {
 // decides if it holds.
 func (s *simStep) checks() bool {
 	switch s.kind {
-	case simConnectGives, simAccept, simRefuse, simIgnore, simRead, simSilent, simIs, simWent, simSends, simWrite:
+	case simConnectGives, simAccept, simRefuse, simIgnore, simNotAsked, simRead, simSilent, simIs, simWent, simSends, simWrite:
 		return true
 	}
 	return false
@@ -165,6 +166,8 @@ func (p *player) do(ctx context.Context, s *simStep) error {
 		return p.connectGives(ctx, end, s.result)
 	case simAccept, simRefuse, simIgnore:
 		return p.answer(ctx, end, s.kind)
+	case simNotAsked:
+		p.check("0 connections are asked for", fmt.Sprintf("%d connections are asked for", end.host.Asked()))
 	case simWrite:
 		return p.write(ctx, end, s)
 	case simRead:
@@ -452,13 +455,18 @@ func (p *player) look() {
 			continue
 		}
 		h, err := packet.Parse(e.Packet)
-		if err != nil || !h.TCP.Flags.Has(packet.SYN) {
+		if err != nil {
 			continue
 		}
 		leg, ports := tcpstate.Stack, [2]uint16{h.Dst.Port(), h.Src.Port()}
 		if e.FromGuest {
 			leg, ports = tcpstate.Guest, [2]uint16{h.Src.Port(), h.Dst.Port()}
 		}
-		p.iss[leg], p.ports = h.TCP.Seq, ports
+		if ts, ok := sim.Timestamp(e.Packet, &h); ok {
+			p.stamp[leg] = ts
+		}
+		if h.TCP.Flags.Has(packet.SYN) {
+			p.iss[leg], p.ports = h.TCP.Seq, ports
+		}
 	}
 }

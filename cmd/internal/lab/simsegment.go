@@ -173,7 +173,7 @@ func (p *player) forge(ctx context.Context, s *simStep) error {
 		b.Payload = []byte(strings.Repeat("X", int(*s.what.length)))
 	}
 	if s.what.ts != nil {
-		option := binary.BigEndian.AppendUint32([]byte{packet.OptionNop, packet.OptionNop, packet.OptionTimestamps, 10}, *s.what.ts)
+		option := binary.BigEndian.AppendUint32([]byte{packet.OptionNop, packet.OptionNop, packet.OptionTimestamps, 10}, p.stamp[s.leg]+*s.what.ts)
 		b.Options = append(option, 0, 0, 0, 0)
 	}
 	return p.inject(ctx, s.leg, b.Bytes())

@@ -21,6 +21,7 @@ import (
 //	X accepts                    the connection that the other end asks for
 //	X refuses                    it: with an RST
 //	X ignores                    it: without an answer
+//	X is not asked               for any connection
 //	X writes N bytes             or "TEXT"; and where that fails, ", ERRNO"
 //	X reads RESULT               RESULT may be "TEXT": all that there is
 //	X shuts down                 shutdown(SHUT_WR): FIN, and it still reads
@@ -43,7 +44,8 @@ import (
 // FLAGS are joined by "+", as in SYN+ACK; PSH does not count. WHAT are
 // conditions, each left out where it does not matter: seq=N and ack=N count from
 // the first sequence number of the end that they belong to, as len=N they are
-// bytes; of a forged segment also ts=N and from=PORT. FATE is nothing (it
+// bytes; of a forged segment also from=PORT, and ts=N, which counts from the last
+// timestamp that the end has sent. FATE is nothing (it
 // arrives), "lost", "twice", "withheld": it is as if the host had not sent it, as
 // one does that delays an ACK, "held as NAME", or "kept as NAME": it arrives, and
 // a copy stays.
@@ -61,6 +63,7 @@ const (
 	simAccept
 	simRefuse
 	simIgnore
+	simNotAsked
 	simWrite
 	simRead
 	simShutdown
@@ -176,7 +179,7 @@ func (s *simStep) parseWait(rest string) (err error) {
 var plain = map[string]simKind{
 	"accepts": simAccept, "refuses": simRefuse, "ignores": simIgnore,
 	"shuts down": simShutdown, "closes": simClose, "resets": simReset, "sends nothing": simSilent,
-	"stops listening": simUnlisten,
+	"stops listening": simUnlisten, "is not asked": simNotAsked,
 }
 
 // ofEnd reads what an end does.
