@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,10 +31,20 @@ const lastStretch = 1200 * time.Microsecond
 func (realClock) AfterFunc(d time.Duration, f func()) Timer {
 	due := time.Now().Add(d)
 	return time.AfterFunc(d-lastStretch, func() {
-		for rest := time.Until(due); rest > 0; rest = time.Until(due) {
-			ts := unix.NsecToTimespec(int64(rest))
-			_ = unix.Nanosleep(&ts, nil) // a signal ends it early: look again
-		}
+		sleepUntil(due)
 		f()
 	})
+}
+
+// sleepUntil sleeps without the 50 us that the kernel may add to a sleep of a
+// thread (PR_SET_TIMERSLACK), which is the thread's default again afterwards.
+func sleepUntil(due time.Time) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	for rest := time.Until(due); rest > 0; rest = time.Until(due) {
+		ts := unix.NsecToTimespec(int64(rest))
+		_ = unix.Nanosleep(&ts, nil) // a signal ends it early: look again
+	}
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
 }
