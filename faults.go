@@ -16,7 +16,8 @@ import (
 type FaultRule = fault.Rule
 
 // ErrNoFault is matched by the error of RemoveFault if there is no fault of that
-// number, and ErrTooManyFaults by that of AddFault if there is no room.
+// number, and ErrTooManyFaults by that of AddFault if there is no room. AddFault
+// takes what policy.ParseFault returns.
 var (
 	ErrNoFault       = fault.ErrNoRule
 	ErrTooManyFaults = fault.ErrTooMany

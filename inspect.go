@@ -41,6 +41,9 @@ type Info struct {
 	// Knobs are what each leg made of the settings that were given.
 	Knobs []KnobInfo `json:"knobs"`
 
+	// Faults are what is to go wrong; Sandbox.Faults has their numbers and counts.
+	Faults []string `json:"faults,omitempty"`
+
 	Resolvers []netip.AddrPort `json:"resolvers"` // that names are forwarded to
 
 	Ports []PortInfo `json:"ports"` // published
@@ -97,6 +100,9 @@ type KnobInfo struct {
 func (s *Sandbox) Inspect() Info {
 	in := s.info
 	in.Policy, in.Knobs = s.policyInWords(), s.knobInfo()
+	for _, r := range s.faults.Rules() {
+		in.Faults = append(in.Faults, r.Fault.String())
+	}
 	in.Stats = s.gateway.Stats()
 	if s.outer != nil {
 		st := s.outer.Stats()

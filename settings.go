@@ -55,6 +55,11 @@ func (s Settings) Check() error {
 			errs = append(errs, fmt.Errorf("the limit of %s is not negative", name))
 		}
 	}
+	for _, f := range s.Faults {
+		if again, err := policy.ParseFault(f.String()); err != nil || again != f {
+			errs = append(errs, fmt.Errorf("%q is not a fault as policy.ParseFault makes one", f))
+		}
+	}
 	if len(s.Faults) > fault.MaxRules {
 		errs = append(errs, fmt.Errorf("%d faults are more than the %d that there may be", len(s.Faults), fault.MaxRules))
 	}

@@ -97,6 +97,9 @@ func showSandbox(w io.Writer, in tcpbox.Info, now time.Time) error {
 		knobs = append(knobs, fmt.Sprintf("%s.%s%s: %s", k.Leg, k.Key, not, k.Text))
 	}
 	list("knobs", knobs)
+	if len(in.Faults) > 0 {
+		list("faults", in.Faults)
+	}
 	row("connections", "%d open, %d made, %d refused, %d unreachable", in.Stats.Open, in.Stats.Established, in.Stats.Refused, in.Stats.Unreachable)
 	row("handshakes", "%d half-open (at most %d so far), %d dials pending", in.Stats.HalfOpen, in.Stats.PeakHalfOpen, in.Stats.Pending)
 	row("guest leg", "%s", guestLegInWords(in.GuestLeg))

@@ -22,6 +22,7 @@ package fault
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -46,7 +47,7 @@ const (
 
 // Config says how a Device is. The zero Config is a good one.
 type Config struct {
-	// Rules are there from the beginning, in their order.
+	// Rules are there from the beginning, in their order, as far as Add takes them.
 	Rules []policy.Fault
 
 	// Seed is where chance comes from.
@@ -87,6 +88,9 @@ type Act struct {
 
 // ErrTooMany is what Add returns when there are MaxRules rules.
 var ErrTooMany = errors.New("there are as many rules as there may be")
+
+// ErrNoFault is what Add returns for a policy.Fault that ParseFault would not make.
+var ErrNoFault = errors.New("that is no fault")
 
 // ErrNoRule is what Remove returns for a rule that is not there.
 var ErrNoRule = errors.New("there is no such rule")
@@ -149,9 +153,7 @@ func New(dev tun.Device, cfg Config) *Device {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, f := range cfg.Rules {
-		if _, err := d.addLocked(f); err != nil {
-			break // Config.Rules are checked by who makes them: MaxRules
-		}
+		_, _ = d.addLocked(f) // see Config.Rules
 	}
 	if len(d.rules) > 0 {
 		d.pumpLocked()
@@ -391,6 +393,9 @@ func (d *Device) Add(f policy.Fault) (int, error) {
 }
 
 func (d *Device) addLocked(f policy.Fault) (int, error) {
+	if again, err := policy.ParseFault(f.String()); err != nil || again != f {
+		return 0, fmt.Errorf("%v: %w", f, ErrNoFault)
+	}
 	if len(d.rules) >= MaxRules {
 		return 0, ErrTooMany
 	}

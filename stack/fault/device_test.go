@@ -239,6 +239,11 @@ func TestWithoutRules(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations for a packet each way, want none", n)
 	}
+	for _, wrong := range []policy.Fault{{}, {Do: policy.FaultRate}, {Do: policy.FaultDelay, Jitter: 1}, {Do: 99}} {
+		if _, err := d.Add(wrong); !errors.Is(err, ErrNoFault) {
+			t.Errorf("Add(%+v) = %v, want ErrNoFault", wrong, err)
+		}
+	}
 	id, err := d.Add(mustFault(t, "drop udp"))
 	if err != nil {
 		t.Fatal(err)
