@@ -1,11 +1,14 @@
 package tcpbox
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"os"
 	"syscall"
 	"time"
+
+	"tcpbox/stack"
 )
 
 // Info is everything that is in force in a sandbox. Its JSON form is part of
@@ -44,6 +47,8 @@ type Info struct {
 	// Faults are what is to go wrong; Sandbox.Faults has their numbers and counts.
 	Faults []string `json:"faults,omitempty"`
 
+	Limits LimitsInfo `json:"limits"`
+
 	Resolvers []netip.AddrPort `json:"resolvers"` // that names are forwarded to
 
 	Ports []PortInfo `json:"ports"` // published
@@ -80,6 +85,21 @@ type GuestLegInfo struct {
 	LookNanos int64  `json:"look_nanos"` // of the processor's time, for looks at the kernel's list of sockets
 }
 
+// LimitsInfo are the limits in force.
+type LimitsInfo struct {
+	Connections int `json:"connections"`
+	UDPFlows    int `json:"udp_flows"`
+	LogRate     int `json:"log_rate"` // records each second; 0: no limit
+}
+
+// limitsInfo fills in what is not said.
+func (s *Sandbox) limitsInfo() LimitsInfo {
+	l := s.Settings().Limits
+	return LimitsInfo{
+		Connections: cmp.Or(l.Connections, stack.DefaultMaxConnections), UDPFlows: cmp.Or(l.UDPFlows, stack.DefaultMaxFlows), LogRate: l.LogRate,
+	}
+}
+
 // PeerInfo is a host inside the stack.
 type PeerInfo struct {
 	Name      string       `json:"name"`
@@ -99,10 +119,10 @@ type KnobInfo struct {
 // Inspect returns everything that is in force.
 func (s *Sandbox) Inspect() Info {
 	in := s.info
-	in.Policy, in.Knobs = s.policyInWords(), s.knobInfo()
 	for _, r := range s.faults.Rules() {
 		in.Faults = append(in.Faults, r.Fault.String())
 	}
+	in.Policy, in.Knobs, in.Limits = s.policyInWords(), s.knobInfo(), s.limitsInfo()
 	in.Stats = s.gateway.Stats()
 	if s.outer != nil {
 		st := s.outer.Stats()

@@ -152,7 +152,8 @@ func serveNamespace(cfg tcpbox.AttachConfig, f *attachFlags, say *speaker) error
 	if f.ready >= 0 {
 		tellReady(f.ready, in.Name, say)
 	}
-	unwatched := onRequest(box, ended, again, func() { f.reload(box, say) }, f.exit)
+	hup := func() { say.line("HUP ends the serving: there is no --policy that could be read again") }
+	unwatched := onRequest(box, ended, again, hup, func() { f.reload(box, say) }, f.exit)
 	timedOut := limit.endAfter(box, box.Signal)
 	_, err = box.Wait()
 	expired := timedOut()
@@ -177,16 +178,20 @@ func notifyUnignored(c chan<- os.Signal, signals ...os.Signal) {
 }
 
 // onRequest ends the serving on a signal, and at the end of file of the
-// descriptor exit unless that is -1; and calls reload for each of again. The
+// descriptor exit unless that is -1; a hangup among the signals it tells hup. It
+// calls reload for each of again. The
 // function it returns stops that.
-func onRequest(box *tcpbox.Sandbox, signals, again <-chan os.Signal, reload func(), exit int) (stop func()) {
+func onRequest(box *tcpbox.Sandbox, signals, again <-chan os.Signal, hup, reload func(), exit int) (stop func()) {
 	done := make(chan struct{})
 	var running sync.WaitGroup
 	request := func() { _ = box.Signal(syscall.SIGTERM) } // it takes it
 	running.Go(func() {
 		for {
 			select {
-			case <-signals:
+			case sig := <-signals:
+				if sig == syscall.SIGHUP {
+					hup()
+				}
 				request()
 			case <-again:
 				reload()

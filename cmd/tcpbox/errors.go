@@ -174,6 +174,8 @@ func hintOf(err error) string {
 		return `start it in the namespace: "nsenter -t PID -U -n --preserve-credentials -- COMMAND"; see "tcpbox help attach"`
 	case errors.Is(err, control.ErrUnready):
 		return "try again in a moment"
+	case errors.Is(err, control.ErrRefused):
+		return "ask from outside the namespace, where the sandbox was started; outside, try again"
 	case errors.Is(err, control.ErrInside):
 		return "ask outside, where the sandbox was started"
 	case errors.As(err, &remote):

@@ -9,6 +9,11 @@ import (
 // followEvery is how often a file that is followed is looked at.
 const followEvery = 100 * time.Millisecond
 
+// A printError is of what is printed, and not of what is read.
+type printError struct{ error }
+
+func (e *printError) Unwrap() error { return e.error }
+
 // flushBefore flushes what was printed before each read, which may wait.
 type flushBefore struct {
 	in    io.Reader
@@ -17,17 +22,22 @@ type flushBefore struct {
 
 func (f flushBefore) Read(b []byte) (int, error) {
 	if err := f.flush(); err != nil {
-		return 0, err
+		return 0, &printError{err}
 	}
 	return f.in.Read(b)
 }
 
-// follower reads a file as tail -f does: at its end it waits for more. It ends
+// follower reads a file as tail -F does: at its end it waits for more, and when it was
+// rotated it goes on with the files that have come after it, up to the newest. It ends
 // when the file has become shorter than what was read of it, as one has that is
 // written anew; then again begins at the start.
 type follower struct {
+	name string
 	file *os.File
 	at   int64
+	then []*os.File // that come after file, in their order
+	left bool       // file has got another name: nothing is added to it
+	lost bool       // file was not found under any name, the last time
 }
 
 // newFollower returns nil for what is no regular file: that is read to its end.
@@ -40,7 +50,30 @@ func newFollower(f *os.File) *follower {
 	if err != nil {
 		return nil
 	}
-	return &follower{file: f, at: at}
+	return &follower{name: f.Name(), file: f, at: at}
+}
+
+// next goes on with the file that comes after, and reports whether there is one.
+func (f *follower) next() bool {
+	if len(f.then) == 0 {
+		files, found := newerThan(f.file, f.name)
+		if !found && !f.lost { // it may be on its way to another name
+			f.lost = true
+			closeAll(files)
+			return false
+		}
+		f.then, f.lost = files, false
+	}
+	if len(f.then) == 0 {
+		return false
+	}
+	if !f.left { // it was renamed only now: what was added before that is read first
+		f.left = true
+		return true
+	}
+	f.file.Close() //nolint:gosec // nothing was written
+	f.file, f.then, f.at, f.left = f.then[0], f.then[1:], 0, len(f.then) > 1
+	return true
 }
 
 func (f *follower) Read(b []byte) (int, error) {
@@ -59,6 +92,8 @@ func (f *follower) Read(b []byte) (int, error) {
 		if err != nil && err != io.EOF {
 			return 0, err
 		}
-		time.Sleep(followEvery)
+		if !f.next() {
+			time.Sleep(followEvery)
+		}
 	}
 }

@@ -100,6 +100,11 @@ func showSandbox(w io.Writer, in tcpbox.Info, now time.Time) error {
 	if len(in.Faults) > 0 {
 		list("faults", in.Faults)
 	}
+	rate := "no limit of the log"
+	if in.Limits.LogRate != 0 {
+		rate = fmt.Sprintf("%d records of the log a second", in.Limits.LogRate)
+	}
+	row("limits", "%d connections, %d flows of UDP and ping, %s", in.Limits.Connections, in.Limits.UDPFlows, rate)
 	row("connections", "%d open, %d made, %d refused, %d unreachable", in.Stats.Open, in.Stats.Established, in.Stats.Refused, in.Stats.Unreachable)
 	row("handshakes", "%d half-open (at most %d so far), %d dials pending", in.Stats.HalfOpen, in.Stats.PeakHalfOpen, in.Stats.Pending)
 	row("guest leg", "%s", guestLegInWords(in.GuestLeg))

@@ -74,7 +74,7 @@ func ladderStyle(c *cli.Context, out *os.File) (func(*legs.Ladder) []byte, error
 	if !onTerminal {
 		line = view.Line{ASCII: !utf8Locale()}
 	}
-	l := view.Ladder{Color: line.Color, ASCII: line.ASCII, Teach: c.Bool("teach"), Decode: c.Bool("decode")}
+	l := view.Ladder{Color: line.Color, ASCII: line.ASCII, Width: line.Width, Teach: c.Bool("teach"), Decode: c.Bool("decode")}
 	switch color := c.String("color"); color {
 	case "auto":
 	case "always", "never":

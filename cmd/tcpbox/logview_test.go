@@ -128,7 +128,7 @@ func (c *countLines) Write(b []byte) (int, error) {
 }
 
 // What is added to a file is shown when it is whole; a file that is emptied and
-// written anew is read from its beginning.
+// written anew is read from its beginning, and one that is rotated is gone on with.
 func TestLogFollows(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "states.jsonl")
 	write := func(flags int, text string) {
@@ -178,6 +178,37 @@ func TestLogFollows(t *testing.T) {
 	}
 	write(os.O_APPEND, record(3))
 	want(3)
+
+	// Rotated, once with something added at the last moment, and twice in one go.
+	rename := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(path+from, path+to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(os.O_APPEND, record(4))
+	rename("", ".1")
+	write(os.O_EXCL, record(0))
+	want(4)
+	want(0)
+	write(os.O_APPEND, record(1))
+	rename(".1", ".2")
+	rename("", ".1")
+	write(os.O_EXCL, record(2))
+	rename(".2", ".3")
+	rename(".1", ".2")
+	rename("", ".1")
+	write(os.O_EXCL, record(3))
+	want(1)
+	want(2)
+	want(3)
+	// All that was kept is gone.
+	rename("", ".1")
+	if err := os.Remove(path + ".1"); err != nil {
+		t.Fatal(err)
+	}
+	write(os.O_EXCL, record(0))
+	want(0)
 
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"strconv"
+	"syscall"
+	"time"
 
 	"tcpbox"
 	"tcpbox/cmd/internal/control"
@@ -21,12 +23,17 @@ const maxPolicyFile = 1 << 20
 // input.
 func readPolicy(path string) (document.Document, error) {
 	hint := "it is a policy document; see docs/policy.md"
-	f, err := os.Open(path)
+	// A FIFO must not make this wait for ever: opened so, it does not wait to be opened,
+	// and can be given a deadline.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return document.Document{}, usagef(hint, "policy %q: %v", path, underlying(err))
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxPolicyFile))
+	data, err := readInTime(f, policyPatience)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return document.Document{}, usagef("begin to write to it before, or give a file", "policy %q: nobody has written a document to it within %v", path, policyPatience)
+	}
 	if err != nil {
 		return document.Document{}, usagef(hint, "policy %q: %v", path, underlying(err))
 	}
@@ -34,6 +41,35 @@ func readPolicy(path string) (document.Document, error) {
 		path = quoted // it would disturb a terminal
 	}
 	return document.Parse(path, data)
+}
+
+// policyPatience is how long it is waited for who writes to a FIFO.
+const policyPatience = 10 * time.Second
+
+// readInTime reads f to its end, which for a FIFO that has no writer yet is not the
+// end.
+func readInTime(f *os.File, patience time.Duration) ([]byte, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	pipe := st.Mode()&os.ModeNamedPipe != 0
+	end := time.Now().Add(patience)
+	if pipe {
+		if err := f.SetReadDeadline(end); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		data, err := io.ReadAll(io.LimitReader(f, maxPolicyFile))
+		if len(data) > 0 || err != nil || !pipe {
+			return data, err
+		}
+		if !time.Now().Before(end) {
+			return nil, os.ErrDeadlineExceeded
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // underlying is an error without the name of the file, which is quoted beside

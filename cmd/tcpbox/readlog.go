@@ -90,6 +90,8 @@ func (r *recording) readFrom(in io.Reader, take func(*statelog.Record) error) er
 			r.damaged(line)
 		case errors.Is(err, io.EOF):
 			return nil
+		case errors.As(err, new(*printError)):
+			return err
 		default:
 			return fmt.Errorf("read %s: %w", r.name, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"tcpbox/stack/statelog"
 	"tcpbox/stack/tcpstate"
@@ -114,4 +115,49 @@ func (r *recording) readOlder(take func(*statelog.Record) error) error {
 	}
 	r.older = nil
 	return nil
+}
+
+// newerThan opens what came after the file f, which was called name and was rotated:
+// FILE.1 and so on up to what f is called now, the oldest first, and then FILE. While
+// f is the newest there is nothing, nor if FILE has just been taken away. found is
+// false if f is none of them: it is being renamed, or somebody has put another FILE in
+// its place; then there is FILE alone.
+func newerThan(f *os.File, name string) (files []*os.File, found bool) {
+	newest, err := os.Open(name)
+	if err != nil {
+		return nil, true
+	}
+	if isOneOf(newest, []*os.File{f}) {
+		newest.Close() //nolint:gosec // nothing was written
+		return nil, true
+	}
+	newer := []*os.File{newest}
+	for i := 1; i < mostLogFiles; i++ {
+		one, err := os.Open(name + "." + strconv.Itoa(i))
+		if err != nil {
+			break
+		}
+		if isOneOf(one, []*os.File{f}) {
+			one.Close() //nolint:gosec // nothing was written
+			slices.Reverse(newer)
+			return newer, true
+		}
+		if isOneOf(one, newer) { // it was rotated meanwhile
+			one.Close() //nolint:gosec // nothing was written
+			continue
+		}
+		newer = append(newer, one)
+	}
+	if st, err := f.Stat(); err == nil && st.Sys().(*syscall.Stat_t).Nlink == 0 { //nolint:forcetypeassert // of this system
+		slices.Reverse(newer) // f was the oldest, and is gone: so may be some after it
+		return newer, true
+	}
+	closeAll(newer[1:])
+	return newer[:1], false
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close() //nolint:gosec // nothing was written
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"tcpbox"
+	"tcpbox/cmd/internal/control"
 	"tcpbox/cmd/internal/view"
 	"tcpbox/stack/legs"
 	"tcpbox/stack/statelog"
@@ -44,7 +45,7 @@ func ssCommand(streams Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return quietPipe(repeat(streams.Out, every, func(before []byte) error { return p.show(c, s, streams, before, every > 0) }))
+			return quietPipe(repeat(streams, s.name, every, func(before []byte) error { return p.show(c, s, streams, before, every > 0) }))
 		},
 	}
 }
@@ -66,19 +67,21 @@ func watchEvery(c *cli.Context, s subject) (time.Duration, error) {
 }
 
 // repeat calls f again and again, or once if every is zero. On a terminal each time
-// takes the place of the one before, by what f is to print before its own.
-func repeat(out *os.File, every time.Duration, f func(before []byte) error) error {
+// takes the place of the one before, by what f is to print before its own. The end of
+// the sandbox called name is the end of that, and is told.
+func repeat(streams Streams, name string, every time.Duration, f func(before []byte) error) error {
 	if every == 0 {
 		return f(nil)
 	}
 	var before []byte
-	if isTerminal(out) {
+	if isTerminal(streams.Out) {
 		before = []byte("\x1b[H\x1b[J") // home, and nothing below
 	}
 	for first := true; ; first = false {
 		if err := f(before); err != nil {
-			if !first {
-				err = asEnded(err)
+			if !first && errors.Is(err, control.ErrEnded) {
+				fmt.Fprintf(streams.Err, "tcpbox: sandbox %q has ended\n", name)
+				return nil
 			}
 			return err
 		}
@@ -127,11 +130,11 @@ func (p *ssPrinter) show(c *cli.Context, s subject, streams Streams, before []by
 	if p.json {
 		return p.printJSON(rows, now, table.Missed(), again)
 	}
-	text := p.line.Rows(slices.Clone(before), rows, now)
+	text := p.line.Rows(nil, rows, now)
 	if again && !isTerminal(p.out) {
 		text = append(text, '\n')
 	}
-	if _, err := p.out.Write(text); err != nil {
+	if err := writeScreen(p.out, before, text); err != nil {
 		return err
 	}
 	tellMissed(streams, table.Missed())

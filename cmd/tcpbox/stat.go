@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"os"
 	"strconv"
 	"time"
 
@@ -38,7 +38,7 @@ func statCommand(streams Streams) *cli.Command {
 			if err != nil {
 				return err
 			}
-			return quietPipe(repeat(streams.Out, every, func(before []byte) error {
+			return quietPipe(repeat(streams, s.name, every, func(before []byte) error {
 				n, err := numbersOf(c, s, filter, streams)
 				switch {
 				case err != nil:
@@ -120,9 +120,8 @@ func numbersOf(c *cli.Context, s subject, filter statelog.Filter, streams Stream
 }
 
 // print prints the numbers for people.
-func (n *numbers) print(w io.Writer, name func(tcpstate.State) string, before []byte, again bool) error {
+func (n *numbers) print(w *os.File, name func(tcpstate.State) string, before []byte, again bool) error {
 	var b bytes.Buffer
-	b.Write(before)
 	last := "END"
 	if n.counts != nil {
 		last = "NOW"
@@ -160,8 +159,7 @@ func (n *numbers) print(w io.Writer, name func(tcpstate.State) string, before []
 	if again {
 		b.WriteByte('\n')
 	}
-	_, err := w.Write(b.Bytes())
-	return err
+	return writeScreen(w, before, b.Bytes())
 }
 
 // printCounters prints what a sandbox counts besides states.
@@ -210,7 +208,7 @@ type stateJSON struct {
 	State   tcpstate.State `json:"state"`
 	End     *uint64        `json:"end"` // null: not known
 	Peak    *uint64        `json:"peak"`
-	Entered uint64         `json:"entered"`
+	Entered *uint64        `json:"entered"`
 }
 
 type causeJSON struct {
@@ -224,14 +222,17 @@ func (n *numbers) json() statJSON {
 		V: 1, Records: rep.Records, Dropped: rep.Dropped, Jumps: rep.Jumps, Damaged: n.damaged,
 		States: []stateJSON{}, Causes: []causeJSON{},
 	}
-	if n.counts != nil {
+	if n.counts != nil && !n.present { // they are of all connections
 		j.Stack, j.DNS, j.Retransmits = &n.counts.Stack, n.counts.DNS, &n.counts.Retransmits
 	}
 	if !rep.First.IsZero() {
 		j.First, j.Last = &rep.First, &rep.Last
 	}
 	for _, s := range rep.States {
-		row := stateJSON{Leg: s.Leg, State: s.State, Entered: s.Entered}
+		row := stateJSON{Leg: s.Leg, State: s.State}
+		if !n.present {
+			row.Entered = &s.Entered
+		}
 		if s.Counted() {
 			row.End = &s.Now
 		}

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +25,34 @@ func forTerminal(f *os.File) (line view.Line, ok bool) {
 	line.Color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	line.ASCII = !utf8Locale()
 	return line, true
+}
+
+// writeScreen writes text, and before it what makes room for it on a terminal; of text
+// that is higher than the terminal no more than fits, and how much is left out.
+func writeScreen(out *os.File, before, text []byte) error {
+	if len(before) > 0 {
+		if ws, err := unix.IoctlGetWinsize(int(out.Fd()), unix.TIOCGWINSZ); err == nil {
+			text = cutToHeight(text, int(ws.Row))
+		}
+	}
+	_, err := out.Write(append(slices.Clone(before), text...))
+	return err
+}
+
+// cutToHeight leaves of text what fits on so many lines, of which the cursor takes the
+// last; of no height, all of it.
+func cutToHeight(text []byte, height int) []byte {
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	if n := len(lines); n > 0 && len(lines[n-1]) == 0 {
+		lines = lines[:n-1]
+	}
+	const least = 4 // below that there is no use
+	if height < least || len(lines) < height {
+		return text
+	}
+	kept := height - 2
+	cut := bytes.Join(lines[:kept], nil)
+	return fmt.Appendf(cut, "%d more lines: the terminal is too low, or a filter would help\n", len(lines)-kept)
 }
 
 func isTerminal(f *os.File) bool {

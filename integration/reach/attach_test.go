@@ -356,6 +356,19 @@ func TestAttachPodman(t *testing.T) {
 	}
 }
 
+// TestHangUpWithoutPolicy: HUP has nothing to read again, and ends the serving, which is
+// told.
+func TestHangUpWithoutPolicy(t *testing.T) {
+	testnet.Programs(t, "unshare")
+	n := testnet.New(t)
+	in := unshared(t, n, root)
+	s := root.attach(t, n, "--net", "none", strconv.Itoa(in.pid))
+	sendSignal(t, s.cmd.Process.Pid, unix.SIGHUP)
+	if code := s.wait(); code != 0 || !strings.Contains(s.stderr.String(), "HUP ends the serving: there is no --policy that could be read again") {
+		t.Errorf("exit status %d, and tcpbox wrote %s", code, s.stderr)
+	}
+}
+
 // TestReload: HUP has attach read its policy document again, under its flags. One
 // with faults leaves the old policy in force, and every fault is told.
 func TestReload(t *testing.T) {

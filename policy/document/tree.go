@@ -73,6 +73,10 @@ func (p *reader) read(data []byte) *node {
 		p.fault(1, 1, "the least is: version: 1", "there is nothing in it")
 	case err != nil:
 		line, text := explain(err)
+		if at, column := tabIn(data, line); at > 0 {
+			p.fault(at, column, "indent with spaces: YAML takes no tabs there", "there is a tab in the indentation")
+			break
+		}
 		p.fault(line, 1, yamlHint, "%s", text)
 	case in.Decode(&second) != io.EOF:
 		p.fault(max(1, second.Line), 1, "leave out the lines with ---", "a second document begins here")
@@ -95,6 +99,21 @@ func untabbed(data []byte) []byte {
 		return bytes.ReplaceAll(data, []byte("\t"), []byte(" "))
 	}
 	return data
+}
+
+// tabIn finds a tab in the indentation of a line, which the decoder has stumbled over
+// there or a line later; line is 0 if there is none.
+func tabIn(data []byte, until int) (line, column int) {
+	for text := range bytes.Lines(data) {
+		if line++; line > until+1 {
+			break
+		}
+		indent := text[:len(text)-len(bytes.TrimLeft(text, " \t"))]
+		if i := bytes.IndexByte(indent, '\t'); i >= 0 {
+			return line, i + 1
+		}
+	}
+	return 0, 0
 }
 
 // position is how the decoder begins its messages.

@@ -107,6 +107,12 @@ func TestSettings(t *testing.T) {
 	// What is wrong leaves what is in force.
 	for _, row := range []struct{ path, body, want string }{
 		{"set", `{}`, "nothing to set"},
+		{"set", `{"settings":"fin-timeout=5s"}`, "settings is a list, and not string"},
+		{"set", `{"settings":[5]}`, "settings is a string, and not number"},
+		{"set", `[]`, "the body is an object, and not array"},
+		{"set", `{"settings":`, "the body is not JSON: unexpected EOF"},
+		{"set", `settings`, "the body is not JSON: invalid character 's' looking for beginning of value"},
+		{"set", `{"setings":[]}`, "\"error\":\"unknown field"},
 		{"set", `{"settings":["fin-timout=5s"]}`, `no knob \"fin-timout\"`},
 		{"set", `{"settings":["upstream.half-close-timeout=5s"]}`, "the upstream leg cannot carry it"},
 		{"set", `{"setings":[]}`, "unknown field"},

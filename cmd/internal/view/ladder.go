@@ -19,6 +19,10 @@ type Ladder struct {
 	// ASCII avoids other characters, in the text.
 	ASCII bool
 
+	// Width is that of the terminal, in columns, for the text: if that needs more, it
+	// has no times, and lines are cut. Zero: there is no limit.
+	Width int
+
 	// Netstat spells states as netstat(8) does.
 	Netstat bool
 

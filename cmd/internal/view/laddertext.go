@@ -31,12 +31,13 @@ type ladderText struct {
 	pen   pen
 	lad   *legs.Ladder
 	width int // between the rails
+	times int // width of the times
 	b     []byte
 }
 
 // Text appends the ladder as lines of text.
 func (l Ladder) Text(b []byte, lad *legs.Ladder) []byte {
-	t := &ladderText{Ladder: l, pen: fine, lad: lad, b: b, width: leastArrow}
+	t := &ladderText{Ladder: l, pen: fine, lad: lad, b: b, width: leastArrow, times: timeWidth}
 	if l.ASCII {
 		t.pen = plain
 	}
@@ -47,6 +48,9 @@ func (l Ladder) Text(b []byte, lad *legs.Ladder) []byte {
 		if r := &lad.Rungs[i]; r.Segment != nil {
 			t.width = max(t.width, utf8.RuneCountInString(l.label(lad, r))+arrowSlack)
 		}
+	}
+	if l.Width > 0 && numberWidth+timeWidth+t.width+2*(stateWidth+2)+len("||") > l.Width {
+		t.times = 0
 	}
 	t.line(l.title(lad))
 	t.line(summary(lad))
@@ -74,8 +78,41 @@ func (l Ladder) Text(b []byte, lad *legs.Ladder) []byte {
 }
 
 func (t *ladderText) line(s string) {
-	t.b = append(t.b, strings.TrimRight(s, " ")...)
+	s = strings.TrimRight(s, " ")
+	if t.Width > 0 {
+		s = fitting(s, t.Width, t.ASCII)
+	}
+	t.b = append(t.b, s...)
 	t.b = append(t.b, '\n')
+}
+
+// fitting leaves of s what fits into so many columns, of which the last says that there
+// is more. Colours have no width, and are ended.
+func fitting(s string, width int, ascii bool) string {
+	if visible(s) <= width {
+		return s
+	}
+	more := "…"
+	if ascii {
+		more = "~"
+	}
+	n, escape := 0, false
+	for i, r := range s {
+		switch {
+		case escape:
+			escape = r != 'm'
+		case r == '\x1b':
+			escape = true
+		default:
+			if n++; n == width {
+				if strings.Contains(s[:i], "\x1b") {
+					more += reset
+				}
+				return s[:i] + more
+			}
+		}
+	}
+	return s
 }
 
 // columns of a row.
@@ -87,7 +124,10 @@ const (
 // row draws one line. States may hold colours, which have no width.
 func (t *ladderText) row(number, time, left, middle, right string) {
 	pad := max(0, stateWidth-visible(left))
-	t.line(fmt.Sprintf("%*s%*s  %s%s %s %s", numberWidth, number, timeWidth, time, left, strings.Repeat(" ", pad), middle, right))
+	if t.times == 0 {
+		time = ""
+	}
+	t.line(fmt.Sprintf("%*s%*s  %s%s %s %s", numberWidth, number, t.times, time, left, strings.Repeat(" ", pad), middle, right))
 }
 
 // visible is how many columns s takes, but for its colours.
