@@ -1,5 +1,5 @@
 # Every target works from a fresh clone with Go alone, except: race needs a C
-# compiler, and integration, bench and cost need root to show anything.
+# compiler, and integration, cni, bench and cost need root to show anything.
 
 GO       ?= go
 FUZZTIME ?= 10m
@@ -18,7 +18,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export CGO_ENABLED ?= 0
 
 .DEFAULT_GOAL := build
-.PHONY: help build test race fuzz fuzz-short campaign lint golden integration bench cost accuracy dist dist-check
+.PHONY: help build test race fuzz fuzz-short campaign lint golden integration cni bench cost accuracy dist dist-check
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ golden: ## rewrite the expectations of the tests that compare with files
 
 integration: ## run the tests with real namespaces and programs; needs root
 	$(GO) test -count=1 ./integration/...
+
+cni: ## run the CNI plugin with cnitool, the reference plugins and podman 4; needs root
+	@.ci/cni
 
 bench: ## measure against the kernel and the peers on PATH; needs root, and quiet
 	$(GO) test -c -o bin/bench.test ./integration/bench

@@ -55,6 +55,10 @@ type Conf struct {
 
 	StateDir string `json:"stateDir"`
 
+	// ReportMAC has the answer give the container's interface a hardware address,
+	// which it has not, for runtimes that read no answer without one: podman 4.
+	ReportMAC bool `json:"reportMAC"`
+
 	RuntimeConfig struct {
 		Annotations map[string]string `json:"io.kubernetes.cri.pod-annotations"`
 		DNS         *runtimeDNS       `json:"dns"`

@@ -36,6 +36,12 @@ func (a attachment) passing() string { return "tbp" + a.sum()[:11] }
 // sandbox is the name of the stack process on the control socket.
 func (a attachment) sandbox() string { return "cni-" + a.sum()[:12] }
 
+// madeUpMAC is a hardware address that nobody has: it is locally administered.
+func (a attachment) madeUpMAC() string {
+	sum := a.sum()
+	return fmt.Sprintf("02:%s:%s:%s:%s:%s", sum[0:2], sum[2:4], sum[4:6], sum[6:8], sum[8:10])
+}
+
 // State is what is remembered of an attachment. It lies in
 //
 //	StateDir/NETWORK/CONTAINERID@IFNAME/state.json

@@ -125,11 +125,11 @@ func (c *Conf) attach(args *skel.CmdArgs, s *slot, a attachment, inside plugins.
 	if err := s.save(st); err != nil {
 		return nil, err
 	}
-	return w.result(args.Netns, r, c.dns()), nil
+	return w.result(args.Netns, r, c), nil
 }
 
 // result is what ADD answers.
-func (w *wiring) result(netns string, given *types100.Result, dns types.DNS) *types100.Result {
+func (w *wiring) result(netns string, given *types100.Result, c *Conf) *types100.Result {
 	const container = 1
 	r := &types100.Result{
 		CNIVersion: types100.ImplementedSpecVersion,
@@ -138,7 +138,10 @@ func (w *wiring) result(netns string, given *types100.Result, dns types.DNS) *ty
 			{Name: w.IfName, Mtu: w.mtu, Sandbox: netns},
 		},
 		Routes: w.routes,
-		DNS:    dns,
+		DNS:    c.dns(),
+	}
+	if c.ReportMAC {
+		r.Interfaces[container].Mac = w.madeUpMAC()
 	}
 	for i, a := range w.addresses {
 		r.IPs = append(r.IPs, &types100.IPConfig{Interface: types100.Int(container), Address: *alone(a), Gateway: given.IPs[i].Gateway})

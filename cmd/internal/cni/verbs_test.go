@@ -280,17 +280,46 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// TestExample: the list of plugins that users begin with is right.
+func TestExample(t *testing.T) {
+	text, err := os.ReadFile("../../../examples/cni/10-tcpbox.conflist")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list struct {
+		Plugins []map[string]any
+	}
+	if err := json.Unmarshal(text, &list); err != nil || len(list.Plugins) == 0 {
+		t.Fatal(err)
+	}
+	list.Plugins[0]["name"], list.Plugins[0]["cniVersion"] = "tcpbox", "1.0.0"
+	one, err := json.Marshal(list.Plugins[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parse(one)
+	if err == nil {
+		err = c.settle()
+	}
+	if err != nil || c.Type != "tcpbox-cni" || c.text == "" {
+		t.Errorf("its first plugin is %+v, %v", c, err)
+	}
+}
+
 // TestUnknownKeys at the top are others'; those of a runtime are spelled as it likes.
 func TestUnknownKeys(t *testing.T) {
 	p := newPlant(t)
 	_, c := p.container("c", p.conf("1.0.0", map[string]any{
-		"someone/else's": 1, "policy": map[string]any{"version": 1, "tcp": map[string]string{"time-wait.timeout": "1s"}},
+		"someone/else's": 1, "reportMAC": true, "policy": map[string]any{"version": 1, "tcp": map[string]string{"time-wait.timeout": "1s"}},
 		"runtimeConfig": map[string]any{"dns": map[string]any{"Servers": []string{"10.96.0.10"}, "Searches": []string{"svc"}, "Options": []string{"ndots:5"}}},
 	}))
 	var r types100.Result
 	p.must(json.Unmarshal(p.add(c), &r))
 	if got := fmt.Sprint(r.DNS.Nameservers, r.DNS.Search, r.DNS.Options); got != "[10.96.0.10] [svc] [ndots:5]" {
 		t.Errorf("dns: %s", got)
+	}
+	if mac, err := net.ParseMAC(r.Interfaces[1].Mac); err != nil || mac[0] != 2 || r.Interfaces[0].Mac != "" {
+		t.Errorf("the hardware addresses are %q and %q", r.Interfaces[0].Mac, r.Interfaces[1].Mac)
 	}
 	in, err := ask(p.state().attachment())
 	p.must(err)
