@@ -229,7 +229,7 @@ func (d *Device) tookOver(b []byte, h tun.Offload, err error) bool {
 		return false
 	}
 	if !interrupted {
-		d.processLocked(toStack, b, h, nil)
+		_ = d.processLocked(toStack, b, h, nil) // what the stack does not read is lost
 	}
 	d.pumpLocked()
 	return true
@@ -274,7 +274,7 @@ func (d *Device) pumpOne(b []byte, h tun.Offload, err error) (goOn bool) {
 		return false
 	}
 	if len(b) > 0 {
-		d.processLocked(toStack, b, h, nil)
+		_ = d.processLocked(toStack, b, h, nil) // what the stack does not read is lost
 	}
 	for len(d.ready) >= readAhead && !d.closed {
 		d.wake.Wait()
