@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tcpbox/cmd/internal/view"
 )
 
 // Claim is what people learn about TCP's states and their settings, and what the
@@ -17,7 +19,8 @@ type Claim struct {
 	Truth   Truth
 
 	// Says is what is so. {1} stands for the first figure of Shown, {1s} for one
-	// that is in milliseconds, written in seconds.
+	// that is in milliseconds, written in seconds; {1w} is a word, from "no" on, and
+	// {1x} "never", "once", "twice".
 	Says string
 
 	Shown []Shown
@@ -34,6 +37,7 @@ const (
 )
 
 // Shown is a figure that a row of a lab expects, and so measures whenever it runs.
+// With the lab that is called decoded it is how many bits a field of the header has.
 type Shown struct {
 	Lab, Row, Figure string
 
@@ -53,8 +57,20 @@ const (
 	sectionHeader   = "Numbers and headers"
 )
 
+// claims are those of the page, in the order of its sections.
+var claims = slices.Concat(claimsOpening, claimsClosing, claimsTimeWait, claimsStuck, claimsServer, claimsHeader)
+
+// decoded is the name that stands for a header, as "tcpbox ladder --decode" shows it.
+const decoded = "tcpbox ladder --decode"
+
 // check says what is wrong with a figure: whether the lab expects what is claimed.
 func (s Shown) check() error {
+	if s.Lab == decoded {
+		if bits := view.HeaderBits()[s.Figure]; bits != s.Is || s.Most != 0 {
+			return fmt.Errorf("the field %q has %d bits, not %d", s.Figure, bits, s.Is)
+		}
+		return nil
+	}
 	l, ok := Find(s.Lab)
 	if !ok {
 		return fmt.Errorf("there is no lab %q", s.Lab)
@@ -79,10 +95,13 @@ func (s Shown) check() error {
 
 // text writes the figure as it is measured.
 func (s Shown) text() string {
-	if s.Most != 0 {
-		return fmt.Sprintf("%d to %d", s.Is, s.Most)
+	switch s.Most {
+	case 0:
+		return strconv.Itoa(s.Is)
+	case most:
+		return fmt.Sprintf("%d or more", s.Is)
 	}
-	return strconv.Itoa(s.Is)
+	return fmt.Sprintf("%d to %d", s.Is, s.Most)
 }
 
 // seconds writes one that is in milliseconds.
@@ -99,7 +118,15 @@ func (s Shown) seconds() string {
 	return one(s.Is) + " s"
 }
 
-var placeholder = regexp.MustCompile(`\{(\d+)(s?)\}`)
+// word writes a figure that has a word by that word.
+func (s Shown) word(words ...string) string {
+	if s.Most == 0 && s.Is < len(words) {
+		return words[s.Is]
+	}
+	return s.text()
+}
+
+var placeholder = regexp.MustCompile(`\{(\d+)([swx]?)\}`)
 
 // text is Says with the figures in it.
 func (c *Claim) text() (string, error) {
@@ -113,6 +140,10 @@ func (c *Claim) text() (string, error) {
 			return word
 		case m[2] == "s":
 			return c.Shown[n-1].seconds()
+		case m[2] == "w":
+			return c.Shown[n-1].word("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
+		case m[2] == "x":
+			return c.Shown[n-1].word("never", "once", "twice")
 		}
 		return c.Shown[n-1].text()
 	})
@@ -154,7 +185,7 @@ a test (`+"`go test ./cmd/internal/lab -run Claims -update`"+`), from cmd/intern
 			fmt.Fprintf(&b, "\n| shown by | row | figure | |\n|---|---|---|---|\n")
 			for _, s := range c.Shown {
 				star := ""
-				if l, _ := Find(s.Lab); l.onStack() {
+				if l, ok := Find(s.Lab); ok && l.onStack() {
 					star = "*"
 				}
 				fmt.Fprintf(&b, "| `%s`%s | %s | `%s` | %s |\n", s.Lab, star, s.Row, s.Figure, s.text())

@@ -107,8 +107,13 @@ type Range struct {
 	Max int `json:"max"`
 }
 
-// String writes the bounds as "3..7".
-func (r Range) String() string { return fmt.Sprintf("%d..%d", r.Min, r.Max) }
+// String writes the bounds as "3..7", and as "3.." where there is no upper one.
+func (r Range) String() string {
+	if r.Max == most {
+		return fmt.Sprintf("%d..", r.Min)
+	}
+	return fmt.Sprintf("%d..%d", r.Min, r.Max)
+}
 
 func (r Range) holds(n int) bool { return r.Min <= n && n <= r.Max }
 

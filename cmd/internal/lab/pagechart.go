@@ -43,8 +43,8 @@ type moment struct {
 	more map[tcpstate.State]int
 }
 
-// pictures draws the rows that tell most: the problem, and the first cure; and, where
-// every state is entered, all of them.
+// pictures draws the rows that tell most: the problem, and the first cure; and, of a
+// row that enters every state, all of them.
 func (p *page) pictures(r *Report) {
 	p.Diagram = diagram(r)
 	var told []*Row
@@ -75,22 +75,22 @@ func (p *page) pictures(r *Report) {
 	}
 }
 
-// diagram draws the states, if the rows together have entered each of them.
+// diagram draws the states, if there is a row in which each of them is entered.
 func diagram(r *Report) template.HTML {
-	counts := view.StateCounts{}
 	for i := range r.Rows {
+		counts := view.StateCounts{}
 		for _, rec := range r.Rows[i].Log.Records {
 			if rec.IsTransition() && (rec.Leg == tcpstate.Guest || rec.Leg == tcpstate.Stack) {
 				counts.Add(rec.Leg, rec.From, rec.To)
 			}
 		}
-	}
-	for _, s := range tcpstate.All() {
-		if counts.Entered(tcpstate.Guest, s)+counts.Entered(tcpstate.Stack, s) == 0 {
-			return ""
+		if !slices.ContainsFunc(tcpstate.All(), func(s tcpstate.State) bool {
+			return counts.Entered(tcpstate.Guest, s)+counts.Entered(tcpstate.Stack, s) == 0
+		}) {
+			return template.HTML(view.StateFigure(nil, counts)) //nolint:gosec // it is made of our words and numbers
 		}
 	}
-	return template.HTML(view.StateFigure(nil, counts)) //nolint:gosec // it is made of our words and numbers
+	return ""
 }
 
 // runOf makes of a row's log what went on in it.

@@ -1,5 +1,7 @@
 package lab
 
+import "slices"
+
 // act is a step of a simulated row.
 func act(name string, script ...SimStep) Step {
 	return Step{Name: name, Sim: &Sim{Script: script}}
@@ -56,7 +58,10 @@ func Handshake() Lab {
 					"guest sends nothing",
 					"stack sends nothing",
 				)},
-				After: Figures{"guest.SYN": 1, "stack.SYN+ACK": 1, "guest.ACK": 1, "guest.SYN-SENT.ms": 2, "stack.SYN-RECEIVED.ms": 2},
+				After: Figures{
+					"guest.SYN": 1, "stack.SYN+ACK": 1, "guest.ACK": 1, "guest.SYN-SENT.ms": 2, "stack.SYN-RECEIVED.ms": 2,
+					"guest.options.most": 20, "guest.options.least": 12, // of the SYN, and of the ACK
+				},
 			},
 			{
 				Name: "syn-lost", Group: Problem, Title: "two SYNs are lost", Note: "again after 1 s, after 2 s more",
@@ -101,7 +106,7 @@ func Handshake() Lab {
 					"guest connect gives ECONNREFUSED",
 					"guest is CLOSED",
 				)},
-				After: Figures{"guest.SYN": 1, "stack.SYN+ACK": 0, "guest.ACK": 0, "guest.SYN-SENT.ms": 2},
+				After: Figures{"guest.SYN": 1, "stack.SYN+ACK": 0, "guest.ACK": 0, "guest.SYN-SENT.ms": 2, "stack.options.most": 0},
 			},
 			{
 				Name: "synack-unanswered", Group: Problem, Title: "the last ACK never comes", Note: "6 SYN+ACKs, 63 s",
@@ -200,6 +205,22 @@ func Handshake() Lab {
 					),
 				},
 				After: Figures{"guest.SYN": 1, "stack.SYN+ACK": 1, "guest.payload": 6, "stack.payload": 1000},
+			},
+			{
+				Name: "large-response", Group: Belief, Title: "each segment is acked", Note: "one ACK is for all before it",
+				Belief: "A large response goes out in segments, and each has to be acknowledged.",
+				Why: "It goes out in segments of at most the other end's MSS. An ACK says that all before its number has arrived: here nine of ten are " +
+					"lost, and nothing is sent again, for the tenth says it all. A receiver need not send more than one for every two full segments.",
+				Steps: []Step{
+					opened(),
+					act("data", slices.Concat(
+						[]SimStep{"stack writes 14000 bytes"},
+						slices.Repeat([]SimStep{"stack sends ACK"}, 10),
+						slices.Repeat([]SimStep{"guest sends ACK, lost"}, 9),
+						[]SimStep{"guest sends ACK ack=14001", "wait 60s losing", "stack sends nothing"},
+					)...),
+				},
+				After: Figures{"guest.SYN": 1, "stack.SYN+ACK": 1, "stack.payload": 14000, "stack.ACK": 10, "guest.lost": 9},
 			},
 			{
 				Name: "synack-retries-180s", Group: Belief, Title: "5 retries are 180 s", Note: "63 s",

@@ -248,8 +248,11 @@ func (p *player) wait(ctx context.Context, s *simStep) error {
 // sent, and "guest.read", bytes that its program has read; how often it entered
 // each state, "guest.TIME-WAIT", how long it stayed there, "guest.TIME-WAIT.ms",
 // how often it went from one to the other, "guest.LAST-ACK>CLOSED", and how many
-// of the eleven it entered, "guest.states". What was forged does not count.
+// of the eleven it entered, "guest.states"; and how many bytes of options its
+// headers had, "guest.options.most" and "guest.options.least". What was forged does
+// not count.
 func (p *player) figures() Figures {
+	const leastTCPHeader = 20 // bytes: RFC 9293, section 3.1
 	f := Figures{}
 	for _, e := range p.net.Events() {
 		if e.Packet == nil {
@@ -273,6 +276,11 @@ func (p *player) figures() Figures {
 		f[leg+"."+flagText(h.TCP.Flags)]++
 		f[leg+".segments"]++
 		f[leg+".payload"] += h.PayloadLen()
+		options := h.TransportLen - leastTCPHeader
+		f[leg+".options.most"] = max(f[leg+".options.most"], options)
+		if least, ok := f[leg+".options.least"]; !ok || options < least {
+			f[leg+".options.least"] = options
+		}
 		if e.Lost {
 			f[leg+".lost"]++
 		}

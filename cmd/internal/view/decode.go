@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"tcpbox/stack/legs"
+	"tcpbox/stack/statelog"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/tun/packet"
 )
@@ -70,6 +71,19 @@ func decode(r *legs.Rung) []field {
 		fields = append(fields, field{8 * bad, "malformed options", fmt.Sprintf("0x%x", b[len(b)-bad:]), ""})
 	}
 	return fields
+}
+
+// HeaderBits is how wide the fields of a TCP header without options are, by the names
+// that Ladder.Decode gives them; and "flags", how many of these there are.
+func HeaderBits() map[string]int {
+	bits := make(map[string]int)
+	for _, f := range decode(&legs.Rung{Segment: &statelog.Segment{Header: make([]byte, 20)}}) {
+		bits[f.name] = f.bits
+		if f.bits == 1 {
+			bits["flags"]++
+		}
+	}
+	return bits
 }
 
 // optionNames are those of the kinds that are known here.
