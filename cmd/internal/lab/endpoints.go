@@ -10,8 +10,9 @@ import (
 
 // endpoints follows the ends of a sandbox's connections by the state log.
 type endpoints struct {
-	mu   sync.Mutex
-	rows map[tcpstate.Conn]*endpoint
+	mu      sync.Mutex
+	rows    map[tcpstate.Conn]*endpoint
+	entered map[tcpstate.Leg]map[tcpstate.State]int
 }
 
 // endpoint is what the log has of a connection.
@@ -21,7 +22,10 @@ type endpoint struct {
 }
 
 func newEndpoints() *endpoints {
-	return &endpoints{rows: make(map[tcpstate.Conn]*endpoint)}
+	return &endpoints{
+		rows:    make(map[tcpstate.Conn]*endpoint),
+		entered: map[tcpstate.Leg]map[tcpstate.State]int{tcpstate.Guest: {}, tcpstate.Stack: {}, tcpstate.Upstream: {}},
+	}
 }
 
 // read takes a part of the log.
@@ -45,6 +49,7 @@ func (e *endpoints) read(items []statelog.Item) {
 			continue
 		}
 		t := &it.Transition
+		e.entered[t.Leg][t.To]++
 		state := t.To
 		if state == tcpstate.Closed || state == tcpstate.Listen {
 			state = 0
@@ -86,6 +91,17 @@ func (e *endpoints) in(leg tcpstate.Leg, state tcpstate.State, pid int) (n int) 
 		}
 	}
 	return n
+}
+
+// enteredBy returns how often a leg has entered a state; of no state, how many it has
+// entered.
+func (e *endpoints) enteredBy(leg tcpstate.Leg, state tcpstate.State) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if state == tcpstate.Unknown {
+		return len(e.entered[leg])
+	}
+	return e.entered[leg][state]
 }
 
 // conns are the connections that the log has told of, in order.

@@ -215,6 +215,7 @@ func Labs() []Lab {
 		PortReuse(),
 		RecycleNAT(),
 		AllStates(),
+		AllStatesKernel(),
 	}
 }
 

@@ -18,6 +18,8 @@ import (
 //	guest.STATE.PROGRAM       those of a program of the guest, by the state log; the
 //	                          first program is called "first"
 //	stack.STATE               endpoints of the stack in a state, by the state log
+//	entered.LEG.STATE         how often a leg has entered a state, by the state log
+//	entered.LEG               how many states it has entered
 //	timer.STATE               what is left on the timer of the socket in a state that
 //	                          has the most left, in milliseconds
 //	unread.STATE              bytes that have arrived at sockets in a state, and that
@@ -44,6 +46,11 @@ func checkCount(name string) error {
 			return fmt.Errorf("nothing counts %q: there is no state %q", name, state)
 		}
 		return nil
+	case "entered":
+		if _, _, err := enteredOf(rest); err != nil {
+			return fmt.Errorf("nothing counts %q; for example: entered.guest.closing", name)
+		}
+		return nil
 	case "queue":
 		if _, err := portOf(":" + rest); err != nil {
 			return fmt.Errorf("nothing counts %q: %w", name, err)
@@ -62,6 +69,19 @@ func checkCount(name string) error {
 // isCounter reports whether a name is one of nstat's.
 func isCounter(name string) bool {
 	return strings.HasPrefix(name, "Tcp") || strings.HasPrefix(name, "Ip")
+}
+
+// enteredOf reads LEG.STATE, or LEG.
+func enteredOf(text string) (leg tcpstate.Leg, state tcpstate.State, err error) {
+	end, name, has := strings.Cut(text, ".")
+	leg, ok := legOf(end)
+	if !ok {
+		return 0, 0, fmt.Errorf("there is no leg %q", end)
+	}
+	if has {
+		state, err = tcpstate.Parse(strings.ToUpper(name))
+	}
+	return leg, state, err
 }
 
 // control are the flags that tell segments apart.
@@ -105,6 +125,9 @@ func (n *snapshot) count(name string) (int, error) {
 	switch kind {
 	case "queue":
 		return n.queue(rest)
+	case "entered":
+		leg, state, err := enteredOf(rest)
+		return n.s.stack.enteredBy(leg, state), err
 	case "sent":
 		leg, flags, _ := strings.Cut(rest, ".")
 		return n.sent(leg, flags)
