@@ -51,12 +51,18 @@ const (
 
 // stateBoxes are where the states stand. CLOSED is there twice, as in RFC 9293.
 var stateBoxes = []stateBox{
-	{tcpstate.Closed, midColumn, 90}, {tcpstate.Listen, midColumn, 190},
-	{tcpstate.SynReceived, leftColumn, 310}, {tcpstate.SynSent, rights, 310},
+	{tcpstate.Closed, midColumn, 90},
+	{tcpstate.Listen, midColumn, 190},
+	{tcpstate.SynReceived, leftColumn, 310},
+	{tcpstate.SynSent, rights, 310},
 	{tcpstate.Established, midColumn, 420},
-	{tcpstate.FinWait1, leftColumn, 540}, {tcpstate.CloseWait, rights, 540},
-	{tcpstate.FinWait2, leftColumn, 680}, {tcpstate.Closing, midColumn, 680}, {tcpstate.LastAck, rights, 680},
-	{tcpstate.TimeWait, midColumn, 820}, {tcpstate.Closed, rights, 820},
+	{tcpstate.FinWait1, leftColumn, 540},
+	{tcpstate.CloseWait, rights, 540},
+	{tcpstate.FinWait2, leftColumn, 680},
+	{tcpstate.Closing, midColumn, 680},
+	{tcpstate.LastAck, rights, 680},
+	{tcpstate.TimeWait, midColumn, 820},
+	{tcpstate.Closed, rights, 820},
 }
 
 // stateArrow is an arrow of the diagram, with what makes an end go that way and
