@@ -436,3 +436,37 @@ func TestServeConfigured(t *testing.T) {
 		}
 	}
 }
+
+// TestServeBacklog: a backlog of 16 is 16 on the outer side, where the world's
+// handshakes are half-open, and what comes beside goes on.
+func TestServeBacklog(t *testing.T) {
+	requireSandbox(t)
+	setting, err := knob.ParseSetting("stack.syn-backlog=16")
+	must(t, err)
+	n := serveNode(t, func(c *tcpbox.ServeConfig) { c.Knobs = []knob.Setting{setting} })
+	l := n.pod.Listen(t, "tcp", netip.AddrPortFrom(pod4, 80))
+	go func() { // what the stack has completed with the container
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	n.Uplink.FloodSYNs(t, "tbx0", 64, func(i int) (src, dst netip.AddrPort) {
+		return netip.AddrPortFrom(testnet.Silent(false, i), 1000), netip.AddrPortFrom(pod4, 80)
+	})
+	testnet.Eventually(t, func() error {
+		if st := n.box.Inspect().Outer; st.HalfOpen != 16 {
+			return fmt.Errorf("%d handshakes are half-open, want 16", st.HalfOpen)
+		}
+		return nil
+	})
+	st := n.box.Inspect()
+	if st.Outer.PeakHalfOpen != 16 || st.Outer.Pending < 16 {
+		t.Errorf("half-open: at most %d, pending %d", st.Outer.PeakHalfOpen, st.Outer.Pending)
+	}
+	other := n.Remote.Listen(t, "tcp", netip.AddrPortFrom(testnet.Public4, 80))
+	way{"container to world", n.pod, n.Remote, testnet.Public4, pod4}.connect(t, other)
+}

@@ -15,6 +15,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/containernetworking/cni/pkg/version"
 
+	"tcpbox/policy"
 	"tcpbox/policy/document"
 )
 
@@ -62,6 +63,7 @@ type Conf struct {
 	RuntimeConfig struct {
 		Annotations map[string]string `json:"io.kubernetes.cri.pod-annotations"`
 		DNS         *runtimeDNS       `json:"dns"`
+		Bandwidth   bandwidth         `json:"bandwidth"`
 	} `json:"runtimeConfig"`
 
 	Args struct {
@@ -78,6 +80,30 @@ type Conf struct {
 // runtimeDNS is the capability "dns" as CRI spells it.
 type runtimeDNS struct {
 	Servers, Searches, Options []string
+}
+
+// bandwidth is the capability of that name: bits per second into the container, and
+// out of it; zero: as many as there are. Bursts are left to the queues of the lines.
+type bandwidth struct {
+	IngressRate, EgressRate uint64
+}
+
+// lines are the faults that the limits come to.
+func (b bandwidth) lines() (all []document.FaultRule, err error) {
+	for _, l := range []struct {
+		rate  uint64
+		where string
+	}{{b.IngressRate, "in"}, {b.EgressRate, "out"}} {
+		if l.rate == 0 {
+			continue
+		}
+		f, err := policy.ParseFault(fmt.Sprintf("rate %dbit %s", l.rate, l.where))
+		if err != nil {
+			return nil, invalid("bandwidth of %d bits per second: %v", l.rate, err)
+		}
+		all = append(all, document.FaultRule{Fault: f})
+	}
+	return all, nil
 }
 
 func invalid(format string, args ...any) *types.Error {
@@ -129,14 +155,22 @@ func (c *Conf) settle() error {
 			return unsupported("capabilities", capability, why)
 		}
 	}
-	return c.readPolicy()
+	if err := c.readPolicy(); err != nil {
+		return err
+	}
+	lines, err := c.RuntimeConfig.Bandwidth.lines()
+	if err != nil || len(lines) == 0 {
+		return err
+	}
+	c.document.Faults = append(c.document.Faults, lines...)
+	c.text = c.document.String()
+	return nil
 }
 
 // refusedCapabilities are those that would be taken for granted if they were
 // ignored.
 var refusedCapabilities = map[string]string{
 	"portMappings": "chain the plugin portmap, and let it alone declare them",
-	"bandwidth":    "there is no limit of bandwidth yet, and the plugin bandwidth needs a veth",
 	"mac":          "a TUN device has no hardware address",
 }
 

@@ -104,6 +104,7 @@ func (o *order) config() (cfg tcpbox.ServeConfig, err error) {
 		}
 	}
 	cfg.Policy, cfg.Knobs, cfg.Sysctls, cfg.Limits = settings.Policy, settings.Knobs, settings.Sysctls, settings.Limits
+	cfg.Faults = settings.Faults
 	for _, fd := range []int{fdContainer, fdHost} {
 		unix.CloseOnExec(fd)
 	}

@@ -232,7 +232,8 @@ func TestBadInput(t *testing.T) {
 		{"no IPAM", map[string]any{"ipam": nil}, 7, `there is no "ipam"`},
 		{"another uplink", map[string]any{"uplink": "sockets"}, 2, `"uplink": "sockets"`},
 		{"ports here", map[string]any{"capabilities": map[string]bool{"portMappings": true}}, 2, "chain the plugin portmap"},
-		{"bandwidth here", map[string]any{"capabilities": map[string]bool{"bandwidth": true}}, 2, `"capabilities": "bandwidth"`},
+		{"a hardware address", map[string]any{"capabilities": map[string]bool{"mac": true}}, 2, `"capabilities": "mac"`},
+		{"too little bandwidth", map[string]any{"runtimeConfig": map[string]any{"bandwidth": map[string]int{"ingressRate": 10}}}, 7, "bandwidth of 10 bits"},
 		{"a small MTU", map[string]any{"mtu": 68}, 7, "mtu 68"},
 		{"an MTU that is none", map[string]any{"mtu": "large"}, 6, "cannot be read"},
 		{"a state directory somewhere", map[string]any{"stateDir": "run"}, 7, "not an absolute path"},
@@ -310,8 +311,8 @@ func TestExample(t *testing.T) {
 func TestUnknownKeys(t *testing.T) {
 	p := newPlant(t)
 	_, c := p.container("c", p.conf("1.0.0", map[string]any{
-		"someone/else's": 1, "reportMAC": true, "policy": map[string]any{"version": 1, "tcp": map[string]string{"time-wait.timeout": "1s"}},
-		"runtimeConfig": map[string]any{"dns": map[string]any{"Servers": []string{"10.96.0.10"}, "Searches": []string{"svc"}, "Options": []string{"ndots:5"}}},
+		"someone/else's": 1, "reportMAC": true, "policy": map[string]any{"version": 1, "tcp": map[string]string{"time-wait.timeout": "1s"}, "faults": []string{"loss 1%"}},
+		"runtimeConfig": map[string]any{"bandwidth": map[string]int{"IngressRate": 8000000, "IngressBurst": 4294967295, "EgressRate": 16000000}, "dns": map[string]any{"Servers": []string{"10.96.0.10"}, "Searches": []string{"svc"}, "Options": []string{"ndots:5"}}},
 	}))
 	var r types100.Result
 	p.must(json.Unmarshal(p.add(c), &r))
@@ -325,6 +326,9 @@ func TestUnknownKeys(t *testing.T) {
 	p.must(err)
 	if len(in.Knobs) != 3 || !in.Knobs[0].Applied || !in.Knobs[1].Applied || in.Policy[0] != "net all" {
 		t.Errorf("the policy has come to %v, %+v", in.Policy, in.Knobs)
+	}
+	if got := strings.Join(in.Faults, "; "); got != "loss 1%; rate 8mbit in; rate 16mbit out" {
+		t.Errorf("the faults are %s", got)
 	}
 	p.del(c)
 }
