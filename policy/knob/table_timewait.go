@@ -176,6 +176,7 @@ var timeWaitKnobs = []Def{
 		Not:      "it does nothing for connections without TCP timestamps",
 		Believed: "that it is a safe cure for TIME-WAIT: of the clients behind one NAT it silently loses the SYNs of those whose clock is behind, which is why Linux 4.12 removed it",
 		Source:   "Linux 4.11, networking/ip-sysctl, tcp_tw_recycle; net/ipv4/tcp_metrics.c, tcp_peer_is_proven",
+		Lab:      "tw-recycle-nat",
 		Guest: LegDef{
 			Text: "Linux has removed net.ipv4.tcp_tw_recycle in 4.12",
 		},
