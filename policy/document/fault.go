@@ -1,8 +1,10 @@
 package document
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Fault is one thing that is wrong with a document, and where.
@@ -26,7 +28,8 @@ func (f *Fault) Error() string {
 // reader collects the faults of one document.
 type reader struct {
 	file   string
-	faults []error
+	faults []*Fault
+	knobs  map[string]key // of tcp, by their names
 }
 
 func (p *reader) fault(line, column int, hint, format string, args ...any) {
@@ -46,4 +49,14 @@ func (p *reader) source(line int) string {
 	return fmt.Sprintf("%s:%d", p.file, line)
 }
 
-func (p *reader) err() error { return errors.Join(p.faults...) }
+// err joins the faults in the order of their places.
+func (p *reader) err() error {
+	slices.SortStableFunc(p.faults, func(a, b *Fault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	var errs []error
+	for _, f := range p.faults {
+		errs = append(errs, f)
+	}
+	return errors.Join(errs...)
+}

@@ -16,7 +16,7 @@ import (
 // Parse reads a document. file is for messages. The error joins all faults, each
 // a *Fault, and then the Document is zero.
 func Parse(file string, data []byte) (Document, error) {
-	p := &reader{file: file}
+	p := &reader{file: file, knobs: map[string]key{}}
 	root := p.read(data)
 	var d Document
 	if root != nil {
@@ -231,6 +231,7 @@ func (p *reader) tcp(n *node, d *Document) {
 		}
 		s.Source = p.source(k.line)
 		d.TCP = append(d.TCP, s)
+		p.knobs[k.name] = k
 	}
 }
 
@@ -376,8 +377,34 @@ func isHostName(name string) bool {
 	return true
 }
 
+// impossible finds settings that no kernel could carry on the leg that they are for, or
+// that cannot hold together.
+func (p *reader) impossible(d *Document) {
+	err := knob.Possible(d.Settings())
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		return
+	}
+	for _, err := range joined.Unwrap() {
+		var fault *knob.Error
+		if !errors.As(err, &fault) {
+			continue
+		}
+		name, _, _ := strings.Cut(fault.Input, "=")
+		k, ok := p.knobs[name]
+		if _, bare, leg := strings.Cut(name, "."); !ok && leg {
+			k, ok = p.knobs[bare] // which was written for every leg
+		}
+		if !ok { // of the preset, and it takes two
+			k = key{line: 1, column: 1}
+		}
+		p.fault(k.line, k.column, fault.Hint, "%s: %s", name, fault.Message)
+	}
+}
+
 // conflicts finds what is right by itself and cannot hold together.
 func (p *reader) conflicts(d *Document) {
+	p.impossible(d)
 	for _, c := range Conflicts(*d) {
 		line := 1
 		if i := strings.LastIndexAny(c.Source, ": "); i >= 0 {
