@@ -144,7 +144,7 @@ func (s *Step) check() error {
 		}
 		return oneOf("thing to do", s.Act.Do, DoShutdown, DoClose, DoReset, DoWrite, DoFill, DoRead, DoReadEnd)
 	case s.Wait != nil:
-		if most := int(maxStep.Milliseconds()); s.Wait.For < 0 || s.Wait.Until < 0 || s.Wait.For+s.Wait.Until >= most {
+		if most := 10 * int(maxStep.Milliseconds()); s.Wait.For < 0 || s.Wait.Until < 0 || s.Wait.For > most || s.Wait.Until > most {
 			return fmt.Errorf("it does not wait from 0 to %d milliseconds", most)
 		}
 	case s.Command != nil:

@@ -19,6 +19,9 @@ type Lab struct {
 	// hosts of the stack in memory. Empty is OnGuest.
 	Where Where `json:"where,omitempty"`
 
+	// OneByOne runs the rows one after the other: each needs the machine.
+	OneByOne bool `json:"one_by_one,omitempty"`
+
 	// Setup says in one or two sentences what each row does, for the reader of
 	// the table.
 	Setup string `json:"setup"`

@@ -99,10 +99,10 @@ func TestPageNeedsNothing(t *testing.T) {
 func TestPageTells(t *testing.T) {
 	pages := pagesUnderTest(t)
 	for name, wants := range map[string][]string{
-		"time-wait-exhaustion": {"As expected", "13 rows", "Linux 6.18.44, uid 1000, 3s", "tcp_tw_reuse=1, delay 1 ms", "Believed: ", "ss -Htan", "RFC 6191", `width:66.7%`, "2 January 2026", "v1.2.3"},
+		"time-wait-exhaustion": {"As expected", "18 rows", "Linux 6.18.44, uid 1000, 3s", "tcp_tw_reuse=1, delay 1 ms", "Believed: ", "ss -Htan", "RFC 6191", `width:66.7%`, "2 January 2026", "v1.2.3"},
 		"played":               {"in virtual time", `class="state-fin-wait-1"`, "at most 1", `<svg xmlns="http://www.w3.org/2000/svg"`, "FIN-WAIT-2", "One connection, segment by segment"},
 		"diagram":              {"Every state, and how it was entered", "CLOSING", "g 2  s 2"},
-		"broken":               {"Not as expected", "2 of 12 rows, 1 skipped", "&lt;script&gt;alert(1)", "expected 40", ">28232<", "this kernel has no net.ipv4.tcp_tw_reuse_delay", "it broke off: step first", ">NOT<", ">skipped<"},
+		"broken":               {"Not as expected", "2 of 17 rows, 1 skipped", "&lt;script&gt;alert(1)", "expected 40", ">28232<", "this kernel has no net.ipv4.tcp_tw_reuse_delay", "it broke off: step first", ">NOT<", ">skipped<"},
 	} {
 		for _, want := range wants {
 			if !strings.Contains(pages[name], want) {

@@ -56,6 +56,8 @@ var measuredBefore = []struct {
 	{"reuse-no-timestamps", 100, -1, 0},
 	{"max-tw-buckets", 150, 150, -1},
 	{"second-destination", 100, 100, -1},
+	{"stack-client", 100, 0, 0},
+	{"guest-serves", 150, 150, 150},
 }
 
 func TestTimeWaitExhaustionEqualsWhatWasMeasuredBefore(t *testing.T) {

@@ -84,6 +84,9 @@ func (r *Runner) Run(ctx context.Context, l *Lab) (*Report, error) {
 		group sync.WaitGroup
 		slots = make(chan struct{}, rowsAtOnce)
 	)
+	if l.OneByOne {
+		slots = make(chan struct{}, 1)
+	}
 	finish := func(i int, row Row) {
 		mu.Lock()
 		defer mu.Unlock()

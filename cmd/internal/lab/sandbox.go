@@ -112,6 +112,12 @@ func (v *Variant) countsSegments() bool {
 // sandbox.
 func (s *sandbox) step(ctx context.Context, st *Step) (Figures, error) {
 	most := maxStep
+	if st.Connect != nil {
+		most += ms(5 * st.Connect.Times)
+	}
+	if st.Wait != nil {
+		most += ms(st.Wait.For + st.Wait.Until)
+	}
 	if st.Command != nil {
 		most = maxCommand
 	}

@@ -60,6 +60,15 @@ func TimeWaitExhaustion(ports int) Lab {
 	portRange := func(n int) Setting {
 		return Setting(fmt.Sprintf("net.ipv4.ip_local_port_range=%d %d", firstPort, firstPort+n-1))
 	}
+	// fromStack are three steps of the stack as the client of a server in the guest.
+	fromStack := func(then Then, end Close, first, again, later int) []Step {
+		steps := thrice(":80", end, first, again, later)
+		for i := range steps {
+			steps[i].In = InStack
+		}
+		return append([]Step{{Name: "listen", Listen: &Listen{At: ":80", Then: then}}}, steps...)
+	}
+	stackRange := []Setting{Setting(fmt.Sprintf("stack.port-range=%d-%d", firstPort, firstPort+ports-1))}
 	waits := func(n int) Figures { return Figures{guestTimeWait: n} }
 
 	return Lab{
@@ -102,6 +111,13 @@ func TimeWaitExhaustion(ports int) Lab {
 				Why:      "No port in TIME-WAIT is reused. Beyond loopback this is the same as the default.",
 				Settings: []Setting{reuse + "off"},
 				Steps:    closesFirst(ports, 0, 0), After: waits(ports),
+			},
+			{
+				Name: "stack-client", Group: Problem, Title: "the stack is the client", Note: "the same wall, in user space",
+				Why: fmt.Sprintf("Connections through a published port are opened by the stack, with ports of its own, here %d. Where it closes first it holds TIME-WAIT, and "+
+					"meets the same wall: EADDRNOTAVAIL.", ports),
+				Settings: stackRange,
+				Steps:    fromStack(ThenReadEnd, ClientShutdown, ports, 0, 0), After: Figures{stackTimeWait: ports, guestTimeWait: 0},
 			},
 			{
 				Name: "reuse-on", Group: Cure, Title: "tcp_tw_reuse=1", Note: "each port once a second",
@@ -148,10 +164,36 @@ func TimeWaitExhaustion(ports int) Lab {
 				Steps: []Step{fetch("first", AtOnce), fetch("again", AtOnce), fetch("later", AfterDelay)}, After: waits(3),
 			},
 			{
+				Name: "shorter", Group: Cure, Title: "time-wait.timeout=2s", Note: "tcpbox ends TIME-WAIT early",
+				Why: "Linux's TIME-WAIT is a constant, but it can be ended from outside: after two seconds tcpbox has the kernel destroy the socket. " +
+					"Then every port is free again.",
+				Settings: []Setting{"guest.time-wait.timeout=2s"},
+				Steps: []Step{
+					{Name: "first", Connect: &Connect{To: server, Times: times, Close: ClientShutdown}, Expect: some(ports), By: 1900},
+					{Name: "gone", Wait: &Wait{For: 1000, Until: 30_000}, Expect: Figures{"guest.time-wait": 0}},
+					{Name: "later", Connect: &Connect{To: server, Times: ports, Close: ClientShutdown}, Expect: Figures{"ok": ports}},
+				},
+			},
+			{
+				Name: "guest-serves", Group: Cure, Title: "the guest is the server", Note: "TIME-WAITs, and no wall",
+				Why: fmt.Sprintf("Here the guest is the server and closes first: it has the TIME-WAITs, on its one port. The client, the stack, has %d ports, and none of them is "+
+					"refused: a newer SYN opens a new connection where there is a TIME-WAIT.", ports),
+				Settings: stackRange,
+				Steps:    fromStack(ThenClose, ServerFirst, times, times, times),
+			},
+			{
 				Name: "linger-0", Group: Price, Title: "SO_LINGER 0", Note: "RST: what was in flight is lost",
 				Why: "close(2) with SO_LINGER 0 sends RST instead of FIN, and no TIME-WAIT follows. What had not been delivered is thrown away, " +
 					"and the server's read fails with \"connection reset by peer\".",
 				Steps: thrice(server, ClientReset, times, times, times), After: waits(0),
+			},
+			{
+				Name: "linger-0-price", Group: Price, Title: "SO_LINGER 0, data under way", Note: "the server reads ECONNRESET",
+				Why: "The client writes 1,000 bytes and closes with SO_LINGER 0 while nobody has read them. The server's read fails: what the client has written is lost, though write said that it was taken.",
+				Steps: append(toStack("server:81"),
+					onKept("send", "open", DoWrite, 1000, ok), onKept("reset", "open", DoReset, 0, ok),
+					inStack(onKept("read", "accept", DoReadEnd, 0, Figures{"ECONNRESET": 1}))),
+				After: waits(0),
 			},
 			{
 				Name: "max-tw-buckets", Group: Price, Title: fmt.Sprintf("tcp_max_tw_buckets=%d", buckets), Note: "beyond it, no TIME-WAIT at all",
@@ -160,6 +202,18 @@ func TimeWaitExhaustion(ports int) Lab {
 				Settings: []Setting{Setting(fmt.Sprintf("net.ipv4.tcp_max_tw_buckets=%d", buckets))},
 				Steps:    closesFirst(times, times, times),
 				After:    Figures{guestTimeWait: buckets, timeWaitOverflow: 3*times - buckets},
+			},
+			{
+				Name: "recycle", Group: Price, Title: "tcp_tw_recycle on the stack", Note: "gone from Linux, for its price",
+				Why: "What net.ipv4.tcp_tw_recycle did until Linux 4.12 removed it: TIME-WAIT ends after 3.5 retransmission timeouts. For a minute SYNs with an older timestamp from the same address are " +
+					"dropped, which loses clients behind a NAT: the lab tw-recycle-nat shows it.",
+				Settings: append(stackRange[:1:1], "stack.time-wait.recycle=on"),
+				Steps: []Step{
+					{Name: "listen", Listen: &Listen{At: ":80", Then: ThenReadEnd}},
+					inStack(Step{Name: "first", Connect: &Connect{To: ":80", Times: ports, Close: ClientShutdown}, Expect: Figures{"ok": ports}}),
+					{Name: "gone", Wait: &Wait{Until: 30_000}, Expect: Figures{"stack.time-wait": 0, "stack.fin-wait-2": 0}},
+					inStack(Step{Name: "later", Connect: &Connect{To: ":80", Times: ports, Close: ClientShutdown}, Expect: Figures{"ok": ports}}),
+				},
 			},
 			{
 				Name: "fin-timeout", Group: Belief, Title: "tcp_fin_timeout=1", Note: "it is not about TIME-WAIT",
@@ -228,4 +282,47 @@ func TimeWaitExhaustion(ports int) Lab {
 			{"Linux, Documentation/networking/ip-sysctl.rst", "ip_local_port_range, tcp_tw_reuse, tcp_tw_reuse_delay, tcp_fin_timeout, tcp_max_tw_buckets"},
 		},
 	}
+}
+
+// TimeWaitExhaustionScaled is the lab with the ports that Linux has.
+func TimeWaitExhaustionScaled() Lab {
+	const (
+		ports = 60999 - 32768 + 1
+		times = ports + 1000
+		wall  = ports / 60 // connections a second
+	)
+	l := TimeWaitExhaustion(40)
+	l.Setup = fmt.Sprintf("A client with Linux's own range, 32768 to 60999, makes %d connections to one server, one after the other, and closes each first: all of it "+
+		"within the 60 seconds of the first TIME-WAIT. In production the wall is met wherever more than %d connections a second go to one server for a minute.", times, wall)
+	for i, s := range l.Settings {
+		if s.name() == "net.ipv4.ip_local_port_range" {
+			l.Settings[i] = "net.ipv4.ip_local_port_range=32768 60999"
+		}
+	}
+	l.Columns = []Column{{"first", "first.ok"}, {"tw", guestTimeWait}}
+	l.Client, l.Server = nil, nil
+	l.Moral = []string{fmt.Sprintf("%d ports in 60 seconds are %d connections a second to one server.", ports, wall)}
+	keep := map[string]int{"default": ports, "reuse-on-1ms": times, "server-closes-first": times, "fin-timeout": ports, "max-tw-buckets": times}
+	var rows []Variant
+	for _, v := range l.Variants {
+		ok, kept := keep[v.Name]
+		if !kept {
+			continue
+		}
+		step := v.Steps[0]
+		connect := *step.Connect
+		connect.Times = times
+		step.Connect, step.Expect, step.By = &connect, Figures{"ok": ok}, 55_000
+		if ok < times {
+			step.Expect = Figures{"ok": ok, "EADDRNOTAVAIL": times - ok, "first-failure": ok + 1}
+		}
+		v.Steps, v.After = []Step{step}, nil
+		if ok < times {
+			v.After = Figures{guestTimeWait: ports}
+		}
+		rows = append(rows, v)
+	}
+	l.Variants = rows
+	l.OneByOne = true
+	return l
 }

@@ -35,4 +35,14 @@ var timeWaitMutations = []mutation{
 	{"server-time-wait", "the client's TIME-WAIT is free at once", func(v *Variant) {
 		v.Settings = append(v.Settings, "net.ipv4.tcp_max_tw_buckets=0")
 	}},
+	{"stack-client", "the stack has more ports", func(v *Variant) { v.Settings = []Setting{"stack.port-range=40000-40041"} }},
+	{"shorter", "nothing ends it", func(v *Variant) { v.Settings = nil; v.Steps[1].Wait.Until = 0 }},
+	{"guest-serves", "the client closes first", func(v *Variant) {
+		v.Steps[0].Listen.Then = ThenReadEnd
+		for i := range v.Steps[1:] {
+			v.Steps[i+1].Connect.Close = ClientShutdown
+		}
+	}},
+	{"linger-0-price", "an ordinary close", func(v *Variant) { v.Steps[4].Act.Do = DoClose }},
+	{"recycle", "without it", func(v *Variant) { v.Settings = v.Settings[:1]; v.Steps[2].Wait.Until = 0 }},
 }

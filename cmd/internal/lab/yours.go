@@ -99,4 +99,6 @@ func (l *Lab) With(settings []Setting) (*Lab, error) {
 }
 
 // Scaled are the labs that can be run at their real scale, which takes longer.
-func Scaled() []Lab { return []Lab{} }
+func Scaled() []Lab {
+	return []Lab{TimeWaitExhaustionScaled(), SYNBacklog(5)}
+}
