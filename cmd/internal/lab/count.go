@@ -9,8 +9,9 @@ import (
 
 // The figures that are counted when the steps of a row are done.
 const (
-	// guestTimeWait is the sockets in TIME-WAIT in the guest's kernel, by the
-	// kernel's own count in /proc/net/sockstat.
+	// guestTimeWait is the sockets in TIME-WAIT in the guest's kernel, by
+	// sock_diag(7): what /proc/net/sockstat has as tw are also those in FIN-WAIT-2
+	// that no program has any more.
 	guestTimeWait = "guest.time-wait"
 
 	// stackTimeWait is the endpoints of the stack in TIME-WAIT, by the state

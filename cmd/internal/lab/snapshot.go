@@ -114,9 +114,6 @@ func (n *snapshot) count(name string) (int, error) {
 	case stackTimeWait:
 		_, waiting := n.s.stack.count()
 		return waiting, nil
-	case guestTimeWait:
-		now, err := n.s.sockets()
-		return now.timeWait, err
 	}
 	if isCounter(name) {
 		return n.counter(name)
