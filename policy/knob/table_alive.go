@@ -18,6 +18,7 @@ var aliveKnobs = []Def{
 		Not:         "it does not switch SO_KEEPALIVE on, which a program does for its sockets",
 		Believed:    "that every connection is probed after two hours: only one whose program asked for it",
 		Source:      "RFC 9293, section 3.8.4; Linux, networking/ip-sysctl, tcp_keepalive_time",
+		Lab:         "nat-idle-drop",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_keepalive_time, for sockets that set no TCP_KEEPIDLE",
@@ -47,6 +48,7 @@ var aliveKnobs = []Def{
 		Does:        "how long after an unanswered probe comes the next",
 		Not:         "it does not switch SO_KEEPALIVE on",
 		Source:      "RFC 9293, section 3.8.4; Linux, networking/ip-sysctl, tcp_keepalive_intvl",
+		Lab:         "nat-idle-drop",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_keepalive_intvl, for sockets that set no TCP_KEEPINTVL",
@@ -76,6 +78,7 @@ var aliveKnobs = []Def{
 		Does:    "how many probes without an answer end a connection",
 		Not:     "it does not switch SO_KEEPALIVE on",
 		Source:  "RFC 9293, section 3.8.4; Linux, networking/ip-sysctl, tcp_keepalive_probes",
+		Lab:     "nat-idle-drop",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_keepalive_probes, for sockets that set no TCP_KEEPCNT",
@@ -185,6 +188,7 @@ var aliveKnobs = []Def{
 		Not:      "it does not say when and how often, which is keepalive.idle, keepalive.interval and keepalive.count",
 		Believed: "that TCP notices a peer that has gone: a connection that has nothing to send never does",
 		Source:   "RFC 9293, section 3.8.4; Linux, socket(7), SO_KEEPALIVE",
+		Lab:      "half-open-keepalive",
 		Guest:    LegDef{Text: "a program switches SO_KEEPALIVE on for its own sockets, and no sysctl does it for it"},
 		Stack: LegDef{
 			Carries:  true,
@@ -207,6 +211,7 @@ var aliveKnobs = []Def{
 		Not:         "it does not end a connection that is idle; with keepalive on it takes the place of keepalive.count",
 		Believed:    "that it is a timeout for reading: nothing that the peer fails to send counts, only what it fails to acknowledge",
 		Source:      "RFC 9293, section 3.8.3; RFC 5482; Linux, tcp(7), TCP_USER_TIMEOUT",
+		Lab:         "nat-idle-drop",
 		Guest:       LegDef{Text: "a program sets TCP_USER_TIMEOUT for its own sockets, and no sysctl does it for it; data-retries does nearly the same"},
 		Stack: LegDef{
 			Carries:  true,

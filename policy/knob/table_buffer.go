@@ -12,6 +12,7 @@ var bufferKnobs = []Def{
 		Does:   "how many bytes a connection may hold that its program has not read: to begin with, and with auto-tuning at most",
 		Not:    "it is no window: the kernel keeps a part of it for itself",
 		Source: "RFC 9293, section 3.8.6; Linux, networking/ip-sysctl, tcp_rmem",
+		Lab:    "zero-window",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_rmem, for sockets that set no SO_RCVBUF",

@@ -15,7 +15,7 @@ var closeKnobs = []Def{
 			"that is half-close-timeout",
 		Believed: "that it reduces the number of TIME-WAITs: it ends FIN-WAIT-2, which most connections pass in a round trip",
 		Source:   "Linux, networking/ip-sysctl, tcp_fin_timeout; RFC 9293 has no such timer",
-		Lab:      "time-wait-exhaustion",
+		Lab:      "fin-wait2-stuck",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_fin_timeout; the kernel does not go below 3.5 retransmission timeouts of the connection",
@@ -67,6 +67,7 @@ var closeKnobs = []Def{
 		Not:      "it does not touch a connection whose owner still holds it, which is data-retries",
 		Believed: "that 0 means none: Linux makes 8 of it",
 		Source:   "Linux, networking/ip-sysctl, tcp_orphan_retries",
+		Lab:      "last-ack",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_orphan_retries; the kernel gives up sooner if it is short of memory",
@@ -110,6 +111,7 @@ var closeKnobs = []Def{
 		Not:         "it does not touch FIN-WAIT-2, which is fin-timeout, nor a connection whose owner still holds it",
 		Believed:    "that fin-timeout ends these too: Linux has no such timer, and counts retransmissions instead",
 		Source:      "RFC 9293, section 3.8.6.1, by which a peer with a closed window may hold a connection for ever",
+		Lab:         "fin-wait1-pile",
 		Guest:       LegDef{Text: "the kernel has no such timer; orphan.retries is what it has"},
 		Stack: LegDef{
 			Carries: true,
@@ -130,6 +132,7 @@ var closeKnobs = []Def{
 		Believed: "that SO_LINGER with 0 s spares every TIME-WAIT: it does for who closes before the peer's FIN has come, " +
 			"and it throws away what the peer has not acknowledged",
 		Source: "RFC 9293, section 3.10.5; Linux, socket(7), SO_LINGER",
+		Lab:    "rst-vs-fin",
 		Guest:  LegDef{Text: "a program sets SO_LINGER for its own sockets, and no sysctl does it for it"},
 		Stack: LegDef{
 			Carries:  true,

@@ -13,6 +13,7 @@ var openKnobs = []Def{
 			"for accept(2), which listen(2) and accept-backlog limit",
 		Believed: "that more of it is a cure for a program that does not accept: those wait in another queue, accept-backlog",
 		Source:   "RFC 4987, section 3; Linux, networking/ip-sysctl, tcp_max_syn_backlog",
+		Lab:      "syn-backlog",
 		Guest: LegDef{
 			Carries: true,
 			Text: "net.ipv4.tcp_max_syn_backlog, which is a hint to the kernel and not a count: with 16 and listen(128), " +
@@ -153,6 +154,7 @@ var openKnobs = []Def{
 		Does:    "how many connections may wait for accept(2) at one listener, at most; listen(2) asks for less or more",
 		Not:     "it does not count half-open handshakes, which is syn-backlog",
 		Source:  "Linux, networking/ip-sysctl, somaxconn",
+		Lab:     "accept-overflow",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.core.somaxconn; net.ipv4.tcp_abort_on_overflow says what becomes of more",
@@ -174,6 +176,7 @@ var openKnobs = []Def{
 		Does:    "what becomes of the last ACK of a handshake when the listener's queue is full: dropped, so that the peer tries again, or answered with RST",
 		Not:     "it does not speak of SYNs beyond syn-backlog",
 		Source:  "Linux, networking/ip-sysctl, tcp_abort_on_overflow",
+		Lab:     "accept-overflow",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_abort_on_overflow",
@@ -196,6 +199,7 @@ var openKnobs = []Def{
 		Not:      "connections made so have no SYN-RECEIVED entry, and lose options that the cookie has no bits for",
 		Believed: "that they need no queue: a connection made so still waits for accept(2)",
 		Source:   "RFC 4987, section 3.6; Linux, networking/ip-sysctl, tcp_syncookies",
+		Lab:      "syn-flood",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_syncookies",
@@ -218,6 +222,7 @@ var openKnobs = []Def{
 		Does:    "how often a SYN is sent again before connect(2) fails with ETIMEDOUT: 1 s after the first, then at double the distance, so that n take 2^(n+1)-1 s",
 		Not:     "it does not shorten the time between two of them",
 		Source:  "RFC 9293, section 3.8.3; Linux, networking/ip-sysctl, tcp_syn_retries",
+		Lab:     "handshake",
 		Guest: LegDef{
 			Carries: true,
 			Text: "net.ipv4.tcp_syn_retries; since Linux 6.5 the first four come a second apart (tcp_syn_linear_timeouts), " +
@@ -245,6 +250,7 @@ var openKnobs = []Def{
 		Not:      "it does not shorten the time between two of them, which doubles from 1 s",
 		Believed: "that 5 means about 180 s: it means 63 s",
 		Source:   "Linux, networking/ip-sysctl, tcp_synack_retries",
+		Lab:      "handshake",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_synack_retries",

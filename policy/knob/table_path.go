@@ -62,7 +62,7 @@ var pathKnobs = []Def{
 		Not:      "without them there is no PAWS, and on Linux no time-wait.reuse",
 		Believed: "that switching them off is free: reuse of TIME-WAIT and the protection against wrapped numbers go with them",
 		Source:   "RFC 7323; Linux, networking/ip-sysctl, tcp_timestamps",
-		Lab:      "time-wait-exhaustion",
+		Lab:      "why-time-wait-2",
 		Guest: LegDef{
 			Carries:  true,
 			Text:     "net.ipv4.tcp_timestamps",

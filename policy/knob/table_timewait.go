@@ -153,7 +153,7 @@ var timeWaitKnobs = []Def{
 		Not:      "it does nothing for who connects, which is time-wait.reuse",
 		Believed: "that a server refuses a client whose port it has in TIME-WAIT: it takes the SYN if its timestamp or sequence number is newer",
 		Source:   "RFC 6191; RFC 9293, section 3.10.7.4",
-		Lab:      "time-wait-exhaustion",
+		Lab:      "port-reuse-rfc6191",
 		Guest: LegDef{
 			Text: "the kernel always takes a newer SYN, and there is no sysctl",
 		},
@@ -199,6 +199,7 @@ var timeWaitKnobs = []Def{
 		Does:    "whether an RST leaves a connection in TIME-WAIT as it is; off lets it end there (TIME-WAIT assassination)",
 		Not:     "it does not protect connections in other states",
 		Source:  "RFC 1337; Linux, networking/ip-sysctl, tcp_rfc1337",
+		Lab:     "rfc1337",
 		Default: "off",
 		Guest: LegDef{
 			Carries:  true,

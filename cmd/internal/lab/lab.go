@@ -145,6 +145,23 @@ var groups = []groupHead{
 	{Belief, "believed to be cures"},
 }
 
+// shownGroups are the groups of a lab that shows how something works, rather than
+// how it fails.
+var shownGroups = []groupHead{
+	{Problem, "what happens"},
+	{Cure, "what helps"},
+	{Price, "what helps, at a price"},
+	{Belief, "what is believed"},
+}
+
+// groups are the lab's groups, in order.
+func (l *Lab) groups() []groupHead {
+	if l.onStack() {
+		return shownGroups
+	}
+	return groups
+}
+
 // Setting is one thing that is set: NAME=VALUE. A name that begins with "net."
 // is a sysctl of the guest's network namespace; every other is a knob, written
 // as for --tcp.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"tcpbox/policy/knob"
 )
 
 func TestLabsAreWellMade(t *testing.T) {
@@ -122,5 +124,14 @@ func TestARowsSettingsGoBeforeTheLabs(t *testing.T) {
 	}
 	if _, _, ok := Setting("fin-timeout=1s").Sysctl(); ok {
 		t.Error("a knob is taken for a sysctl")
+	}
+}
+
+// TestKnobsNameTheirLabs: the lab that shows a knob is one that there is.
+func TestKnobsNameTheirLabs(t *testing.T) {
+	for _, d := range knob.Table() {
+		if _, known := Find(d.Lab); d.Lab != "" && !known {
+			t.Errorf("%s is shown by %q, which is no lab", d.Key, d.Lab)
+		}
 	}
 }

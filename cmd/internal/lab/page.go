@@ -100,7 +100,7 @@ func (r *Report) page(p Page) *page {
 	for _, c := range l.Columns {
 		out.Columns = append(out.Columns, c.Head)
 	}
-	for _, g := range groups {
+	for _, g := range l.groups() {
 		group := pageGroup{Head: g.head}
 		for i := range r.Rows {
 			if row := &r.Rows[i]; row.Variant.Group == g.group {

@@ -72,7 +72,7 @@ func (l *Lab) Show(w io.Writer, style Style) error {
 	for _, f := range l.Faults {
 		fmt.Fprintf(&b, "  --fault '%s'\n", f)
 	}
-	for _, g := range groups {
+	for _, g := range l.groups() {
 		first := true
 		for i := range l.Variants {
 			if v := &l.Variants[i]; v.Group == g.group {
@@ -110,7 +110,7 @@ func (l *Lab) Show(w io.Writer, style Style) error {
 func (l *Lab) Explain(w io.Writer, style Style) error {
 	width := min(style.width(), 100) - 2
 	var b strings.Builder
-	for _, g := range groups {
+	for _, g := range l.groups() {
 		for i := range l.Variants {
 			v := &l.Variants[i]
 			if v.Group != g.group {

@@ -12,7 +12,7 @@ func ChallengeACK() Lab {
 				"answers that ACK with an RST which has the right number.",
 			"A SYN in a connection that stands used to end it. Now it too is answered with an ACK. A peer that has restarted and knows nothing answers that with RST, and asks again.",
 		},
-		Setup:   "Segments are forged in the guest's name, and arrive at the stack. The numbers are ACKs of the stack behind the handshake, and whether it came to CLOSED.",
+		Setup:   "Segments are forged in the guest's name, and arrive at the stack. The numbers are ACKs of the stack, and whether its end came to CLOSED.",
 		Columns: []Column{{"ACKs", "stack.ACK"}, {"end", "stack.CLOSED"}},
 		Variants: []Variant{
 			{
@@ -160,7 +160,7 @@ func RFC1337() Lab {
 			"If it is obeyed, TIME-WAIT is over within a round trip of any late segment: the very segments that it is to protect from. RFC 1337 calls it TIME-WAIT assassination and " +
 				"says: ignore RSTs in TIME-WAIT. Linux obeys them unless net.ipv4.tcp_rfc1337 is 1.",
 		},
-		Setup:   "The guest closes first and is in TIME-WAIT. A late copy of the stack's data arrives. The numbers are ACKs, RSTs, and how long the guest was in TIME-WAIT.",
+		Setup:   "The guest closes first and is in TIME-WAIT. A late copy of the stack's data arrives. The numbers are RSTs of the stack, and how many milliseconds the guest was in TIME-WAIT.",
 		Columns: []Column{{"RST", "stack.RST"}, {"tw", "guest.TIME-WAIT.ms"}},
 		Variants: []Variant{
 			{

@@ -101,7 +101,7 @@ func (t *table) write(b *strings.Builder) {
 
 	fmt.Fprintf(b, "%-*s  %-*s   %s\n", titleWidth+2, "", group, "expected", "measured")
 	t.line(b, "", heads, heads, "", "")
-	for _, g := range groups {
+	for _, g := range t.report.Lab.groups() {
 		first := true
 		for i := range t.report.Rows {
 			row := &t.report.Rows[i]
