@@ -58,6 +58,7 @@ func newApp(streams Streams) *cli.App {
 			configCommand(streams),
 			explainCommand(streams),
 			labCommand(streams),
+			cniCommand(streams),
 			diffCommand(streams),
 			doctorCommand(streams),
 			getCommand(streams),

@@ -54,6 +54,7 @@ type State struct {
 	IfName      string       `json:"ifname"`
 	Pod         string       `json:"pod,omitempty"` // NAMESPACE/POD
 	NetNS       string       `json:"netns"`
+	NetNSInode  uint64       `json:"netnsInode"` // of the namespace that NetNS led to
 	HostDevice  string       `json:"hostDevice"`
 	Sandbox     string       `json:"sandbox"` // the name for ls, ss and the others
 	Addresses   []netip.Addr `json:"addresses,omitempty"`

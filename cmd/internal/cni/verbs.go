@@ -91,6 +91,9 @@ func (c *Conf) attach(args *skel.CmdArgs, s *slot, a attachment, inside plugins.
 		Network: a.Network, ContainerID: a.ContainerID, IfName: a.IfName, Pod: podName(args.Args), NetNS: args.Netns,
 		HostDevice: a.hostDevice(), Sandbox: a.sandbox(), Conf: c.raw,
 	}
+	if info, err := os.Stat(args.Netns); err == nil {
+		st.NetNSInode = inode(info)
+	}
 	if err := s.save(st); err != nil {
 		return nil, err
 	}
