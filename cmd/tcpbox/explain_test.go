@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"tcpbox/cmd/internal/lab"
 	"tcpbox/policy/knob"
 	"tcpbox/stack/tcpstate"
 )
@@ -28,5 +29,22 @@ func TestExplanations(t *testing.T) {
 				t.Errorf("a line of %s is longer than %d: %s", d.Key, explainWidth, line)
 			}
 		}
+	}
+}
+
+// TestExplainNamesLabs: what explain says to run is there.
+func TestExplainNamesLabs(t *testing.T) {
+	named := 0
+	for _, d := range knob.Table() {
+		if d.Lab == "" {
+			continue
+		}
+		named++
+		if _, ok := lab.Find(d.Lab); !ok {
+			t.Errorf("%s: there is no lab %q", d.Key, d.Lab)
+		}
+	}
+	if named < 20 {
+		t.Errorf("%d knobs name a lab, want at least 20", named)
 	}
 }
