@@ -12,6 +12,7 @@ import (
 	"tcpbox/cmd/internal/lab"
 	"tcpbox/cmd/internal/manual"
 	"tcpbox/policy"
+	"tcpbox/policy/document"
 	"tcpbox/policy/knob"
 	"tcpbox/stack/peer"
 	"tcpbox/stack/tcpstate"
@@ -113,8 +114,13 @@ func completeArguments(cmd *cli.Command, text manual.Text, path string, words []
 			flagsEnd = flagsEnd || !cmd.SkipFlagParsing && !slices.Contains(flagsAnywhere, path) // flags come before arguments
 		}
 	}
-	if len(given) > 0 && slices.Contains(flagsAnywhere, path) {
+	switch {
+	case len(given) > 0 && slices.Contains([]string{"ss", "log", "stat"}, path):
 		return filterWords(given[1:], last)
+	case path == "set" && (len(given) > 0 || strings.Contains(last, "=")):
+		return beginning(last, changeable(last))
+	case path == "explain" && len(given) == 0, path == "get" && len(given) == 1:
+		return beginning(last, knobKeys())
 	}
 	if len(given) >= len(arguments) {
 		return completion{}
@@ -271,6 +277,29 @@ func settings(value string) (all []candidate) {
 				all = append(all, candidate{k + "=" + w, ""})
 			}
 		}
+	}
+	return all
+}
+
+// changeable are what "tcpbox set" can change by a word.
+func changeable(value string) []candidate {
+	all := settings(value)
+	if strings.HasPrefix(value, "net=") {
+		for _, net := range []string{"none", "public", "all"} {
+			all = append(all, candidate{"net=" + net, ""})
+		}
+	} else {
+		all = append(all, candidate{"net=", "what holds when no rule matches"})
+	}
+	for _, l := range document.LimitKeys {
+		all = append(all, candidate{"limits." + l.Name + "=", gist(l.Does)})
+	}
+	return all
+}
+
+func knobKeys() (all []candidate) {
+	for _, d := range knob.Table() {
+		all = append(all, candidate{d.Key, gist(d.Does)})
 	}
 	return all
 }

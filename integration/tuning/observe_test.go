@@ -11,6 +11,33 @@ import (
 	"tcpbox/tun/packet"
 )
 
+// Of tcpi_options (uapi/linux/tcp.h).
+const (
+	optTimestamps = 1 << iota
+	optSACK
+	optWScale
+	optECN
+)
+
+// keeps opens a connection and later says, by what it carries then, whether an option is
+// in use.
+func keeps(option uint8) func(*box) func(bool) string {
+	return func(b *box) func(bool) string {
+		c, s := b.pair()
+		return func(bool) string {
+			if _, err := c.write(100); err != nil {
+				return err.Error()
+			}
+			b.eventually("it is acknowledged", func() bool { return c.info().Unacked == 0 })
+			in := func(s *sock) bool { return s.info().Options&option != 0 }
+			if in(c) != in(s) {
+				return "at one end"
+			}
+			return map[bool]string{true: "offered", false: "not offered"}[in(c)]
+		}
+	}
+}
+
 // synSays observes whether the SYN of a connection has something.
 func synSays(has func(packet.TCPHeader) bool) func(*box, bool) string {
 	return func(b *box, _ bool) string {
