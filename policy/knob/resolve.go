@@ -67,6 +67,7 @@ func Resolve(settings []Setting, carriers map[tcpstate.Leg]Carrier) (*Plan, erro
 	for _, lp := range plan.legs {
 		if err := lp.noPorts(); err != nil {
 			faults = append(faults, err)
+			break // of the next leg it is the same setting, as a rule
 		}
 	}
 	if len(faults) > 0 {

@@ -47,7 +47,11 @@ var portKnobs = []Def{
 			Text:     "net.ipv4.ip_local_reserved_ports",
 			Existing: "from the next connect on",
 		},
-		Stack:    LegDef{Text: "the stack picks any port of its range"},
+		Stack: LegDef{
+			Carries:  true,
+			Text:     "the ports that the stack picks for connections to the guest; a client of a published port keeps its own, as far as that is free",
+			Existing: "from the next connect on",
+		},
 		Upstream: LegDef{Text: "net.ipv4.ip_local_reserved_ports of the host is for the whole host"},
 		sysctls: func(s Setting) []Sysctl {
 			if s.Word == "none" {

@@ -80,7 +80,7 @@ func (s *Stack) Dial(ctx context.Context, conn tcpstate.Conn, src, dst netip.Add
 // oldest TIME-WAIT, if that is allowed. woken is what a failure fills.
 func (s *Stack) connect(ep *tcp.Endpoint, src netip.AddrPort, dst netip.AddrPort, woken <-chan struct{}) tcpip.Error {
 	for {
-		terr := ep.Connect(fullAddr(dst))
+		terr := s.connectOnce(ep, src, dst, woken)
 		switch terr.(type) {
 		case *tcpip.ErrConnectStarted:
 			return nil
@@ -99,10 +99,41 @@ func (s *Stack) connect(ep *tcp.Endpoint, src netip.AddrPort, dst netip.AddrPort
 			return terr
 		}
 		s.end(r, endReuse)
-		select {
-		case <-woken: // Connect told of its failure
-		default:
+		drain(woken) // Connect told of its failure
+	}
+}
+
+// connectOnce sends the SYN, from a port that is not reserved if it is to pick one.
+// gVisor knows of no such ports: while there are some they are tried here, beginning
+// anywhere, as gVisor does itself.
+func (s *Stack) connectOnce(ep *tcp.Endpoint, src netip.AddrPort, dst netip.AddrPort, woken <-chan struct{}) tcpip.Error {
+	if src.Port() != 0 || s.reservedPorts.Load() == nil {
+		return ep.Connect(fullAddr(dst))
+	}
+	first, last := s.ns.PortRange()
+	n := int(last) - int(first) + 1
+	rng := s.ns.SecureRNG()
+	begin := int(rng.Uint32() % uint32(n))
+	for i := range n {
+		port := first + uint16((begin+i)%n)
+		if s.reserved(port) {
+			continue
 		}
+		ep.TransportEndpointInfo.ID.LocalPort = port
+		terr := ep.Connect(fullAddr(dst))
+		if _, taken := terr.(*tcpip.ErrBadLocalAddress); !taken {
+			return terr
+		}
+		drain(woken) // Connect told of its failure
+	}
+	ep.TransportEndpointInfo.ID.LocalPort = 0
+	return &tcpip.ErrNoPortAvailable{}
+}
+
+func drain(woken <-chan struct{}) {
+	select {
+	case <-woken:
+	default:
 	}
 }
 

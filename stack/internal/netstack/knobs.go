@@ -2,11 +2,14 @@ package netstack
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+
+	"tcpbox/policy/knob"
 )
 
 // Reuse says when an active open of the stack may take over the 4-tuple of an
@@ -68,10 +71,25 @@ func (s *Stack) SetPortRange(first, last uint16) error {
 	return errnoOf(s.ns.SetPortRange(first, last))
 }
 
+// SetReservedPorts sets the ports that active opens never pick, from the next connect
+// on.
+func (s *Stack) SetReservedPorts(ranges []knob.PortRange) {
+	if len(ranges) == 0 {
+		s.reservedPorts.Store(nil)
+		return
+	}
+	s.reservedPorts.Store(&ranges)
+}
+
 // picks reports whether an active open may pick the port.
 func (s *Stack) picks(port uint16) bool {
 	first, last := s.ns.PortRange()
-	return first <= port && port <= last
+	return first <= port && port <= last && !s.reserved(port)
+}
+
+func (s *Stack) reserved(port uint16) bool {
+	ranges := s.reservedPorts.Load()
+	return ranges != nil && slices.ContainsFunc(*ranges, func(r knob.PortRange) bool { return r.Low <= port && port <= r.Hi })
 }
 
 func (s *Stack) setOption(opt tcpip.SettableTransportProtocolOption) error {

@@ -23,6 +23,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 
+	"tcpbox/policy/knob"
 	"tcpbox/stack/tcpstate"
 )
 
@@ -41,18 +42,21 @@ type Stack struct {
 	synOptions synOptions
 	log        *slog.Logger
 	rto        rto
-	timeWait   *timeWaitOptions
-	ender      *ender
-	counters   counters
-	icmpLimit  *rate.Limiter
-	addrs      []netip.Addr
-	guest      []netip.Prefix
-	onSYN      func(*Request)
-	onOther    func(Other)
-	onUDP      func(Datagram) bool
-	ownUDP     func(src, dst netip.AddrPort) bool
-	onEcho     func(Echo) bool
-	onNoPort   func(guest, remote netip.AddrPort)
+
+	reservedPorts atomic.Pointer[[]knob.PortRange] // nil: none
+
+	timeWait  *timeWaitOptions
+	ender     *ender
+	counters  counters
+	icmpLimit *rate.Limiter
+	addrs     []netip.Addr
+	guest     []netip.Prefix
+	onSYN     func(*Request)
+	onOther   func(Other)
+	onUDP     func(Datagram) bool
+	ownUDP    func(src, dst netip.AddrPort) bool
+	onEcho    func(Echo) bool
+	onNoPort  func(guest, remote netip.AddrPort)
 
 	onEchoReply func(Echo) bool
 	onPathError func(PathError)

@@ -230,6 +230,13 @@ var tunings = map[string]tuning{
 		text:  func(s knob.Setting) string { return fmt.Sprintf("active opens pick from %d-%d", s.Low, s.Hi) },
 		apply: func(ns *Stack, s knob.Setting) error { return ns.SetPortRange(uint16(s.Low), uint16(s.Hi)) },
 	},
+	"reserved-ports": {
+		text: func(s knob.Setting) string { return "active opens never pick " + s.Word },
+		apply: set(func(ns *Stack, s knob.Setting) {
+			ranges, _ := knob.PortList(s.Word)
+			ns.SetReservedPorts(ranges)
+		}),
+	},
 }
 
 // set is an apply that cannot fail.

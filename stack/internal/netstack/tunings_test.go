@@ -16,6 +16,7 @@ import (
 	"tcpbox/policy/knob"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/tun/packet"
+	"tcpbox/tun/tuntest"
 )
 
 // A knobGuest is a guest made of single packets, in front of a stack whose clock
@@ -487,6 +488,62 @@ var timeWaitRows = map[string][]knobRow{
 			k.set("time-wait.rfc1337=off")
 			c.send(rst, "")
 			k.ends(s, "segment RST")
+		}},
+	},
+	"reserved-ports": {
+		{"live: of four ports two are left, and another destination has its own", func(t *testing.T, k *knobGuest) {
+			k.set("port-range=1000-1003", "reserved-ports=1001,1003-2000")
+			var got []uint16
+			for range 2 {
+				c, _ := k.opened()
+				got = append(got, c.dst.Port())
+			}
+			if slices.Sort(got); !slices.Equal(got, []uint16{1000, 1002}) {
+				t.Errorf("SYNs came from ports %v", got)
+			}
+			k.noPort()
+			if c, _ := k.openedAt(8081); c.dst.Port() != 1000 && c.dst.Port() != 1002 {
+				t.Errorf("a SYN to another port came from %d", c.dst.Port())
+			}
+			k.set("reserved-ports=1000-1002")
+			if c, _ := k.opened(); c.dst.Port() != 1003 {
+				t.Errorf("a SYN came from port %d", c.dst.Port())
+			}
+			k.set("reserved-ports=none")
+			if c, _ := k.opened(); c.dst.Port() != 1001 {
+				t.Errorf("a SYN came from port %d", c.dst.Port())
+			}
+		}},
+		{"a port that is asked for is not picked", func(t *testing.T, k *knobGuest) {
+			k.set("reserved-ports=1-65535")
+			k.noPort()
+			errs := make(chan error, 1)
+			go func() {
+				_, err := k.gateway.Dial(k.ctx, 0, ap(gatewayAddr, 1234), ap(guestAddr, 8080))
+				errs <- err
+			}()
+			f, err := k.Wait(k.ctx, func(f *tuntest.Recorded) bool { return f.Packet.Src == ap(gatewayAddr, 1234) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := &rawConn{g: k.rawGuest, src: ap(guestAddr, 8080), dst: ap(gatewayAddr, 1234), seq: 1, ack: f.Packet.TCP.Seq + 1}
+			c.send(synAck, "")
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}},
+		{"reuse takes over none of them", func(t *testing.T, k *knobGuest) {
+			k.set("port-range=20000-20001", "time-wait.reuse=on", "reserved-ports=20001")
+			_, s := k.openedAndClosed()
+			k.clock.Advance(5 * time.Second)
+			k.set("reserved-ports=20000")
+			_, other := k.openedAndClosed()
+			k.clock.Advance(5 * time.Second)
+			if c, _ := k.opened(); c.dst.Port() != 20001 {
+				t.Errorf("a SYN came from port %d", c.dst.Port())
+			}
+			k.ends(other, "policy time-wait.reuse")
+			k.stays(tcpstate.TimeWait, s)
 		}},
 	},
 	"port-range": {
