@@ -12,6 +12,7 @@ var claimsClosing = []Claim{
 			{"teardown", "client-first", "stack.segments", 3, 0},
 			{"teardown", "merged", "stack.segments", 2, 0},
 			{"teardown", "linger-0", "guest.RST+ACK", 1, 0},
+			{"teardown", "always-four", "guest.RST+ACK", 1, 0},
 		},
 	},
 	{

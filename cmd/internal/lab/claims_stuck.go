@@ -41,13 +41,14 @@ var claimsStuck = []Claim{
 	{
 		sectionStuck, "Many LAST-ACKs mean that the program hangs.", False,
 		"The program has closed. They mean that the ACK of the FIN does not come: because the other end has gone, which takes {1s} of " +
-			"repetitions with the default of tcp_orphan_retries, {2s} with 2; or because it was lost, {3s}. Where it comes, LAST-ACK lasts " +
-			"{4s}.",
+			"repetitions with the default of tcp_orphan_retries, {2s} with 2, and {5s} with tcp_fin_timeout at 1 s; or because it was lost, " +
+			"{3s}. Where it comes, LAST-ACK lasts {4s}.",
 		[]Shown{
 			{"last-ack", "gone", "stack.LAST-ACK.ms", 102200, 103700},
 			{"last-ack", "fewer-retries", "stack.LAST-ACK.ms", 1400, 2900},
 			{"last-ack", "ack-lost", "stack.LAST-ACK.ms", 303, 0},
 			{"last-ack", "answered", "stack.LAST-ACK.ms", 2, 0},
+			{"last-ack", "fin-timeout", "stack.LAST-ACK.ms", 102200, 103700},
 		},
 	},
 	{

@@ -5,12 +5,14 @@ var claimsTimeWait = []Claim{
 	{
 		sectionTimeWait, "TIME-WAIT is the server's.", False,
 		"It is that of whoever sends the first FIN. Where the client closes first, the client enters it {1x} and the server {2x}; where the" +
-			" server does, the client {3x} and the server {4x}.",
+			" server does, the client {3x} and the server {4x}. A server without any TIME-WAIT is no help to a client that closes first: {5} of" +
+			" its 40 ports are in it.",
 		[]Shown{
 			{"teardown", "client-first", "guest.TIME-WAIT", 1, 0},
 			{"teardown", "client-first", "stack.TIME-WAIT", 0, 0},
 			{"teardown", "server-first", "guest.TIME-WAIT", 0, 0},
 			{"teardown", "server-first", "stack.TIME-WAIT", 1, 0},
+			{"time-wait-exhaustion", "server-time-wait", guestTimeWait, 40, 0},
 		},
 	},
 	{
@@ -65,6 +67,7 @@ var claimsTimeWait = []Claim{
 			{"time-wait-length", "fin-timeout-long", "look.timer.time-wait", 40000, 60100},
 			{"teardown", "client-first", "guest.TIME-WAIT.ms", 60000, 0},
 			{"time-wait-length", "stack-1s", "gone.stack.time-wait", 0, 0},
+			{"time-wait-length", "fin-timeout-short", "look.timer.time-wait", 40000, 60100},
 		},
 	},
 	{
@@ -73,12 +76,15 @@ var claimsTimeWait = []Claim{
 		[]Shown{{"time-wait-length", "reuse", "look.timer.time-wait", 40000, 60100}},
 	},
 	{
-		sectionTimeWait, "A server that closes first collects TIME-WAITs and runs out of ports.", False,
-		"Its sockets share the one port on which it listens. Where the server closes first, {1} of 60 connections succeed again and again, " +
-			"and the client has {2w} socket in TIME-WAIT. A server runs out of memory, or of tcp_max_tw_buckets, not of ports; who runs out of " +
-			"ports is a client that closes first, and a proxy is one.",
+		sectionTimeWait, "A server that closes first collects TIME-WAITs and runs out of ports.", HalfTrue,
+		"It collects them, and they share the one port on which it listens: with the guest as the server {1} of 60 connections succeed, " +
+			"again and again. What it runs out of is memory, or tcp_max_tw_buckets. Who runs out of ports is a client that closes first: " +
+			"connect fails {2} times of 60 at first, {3} times at once; a proxy is one; where the server closes first, its client has {4w} " +
+			"socket in TIME-WAIT.",
 		[]Shown{
-			{"time-wait-exhaustion", "server-closes-first", "later.ok", 60, 0},
+			{"time-wait-exhaustion", "guest-serves", "later.ok", 60, 0},
+			{"time-wait-exhaustion", "default", "first.EADDRNOTAVAIL", 20, 0},
+			{"time-wait-exhaustion", "default", "again.EADDRNOTAVAIL", 60, 0},
 			{"time-wait-exhaustion", "server-closes-first", guestTimeWait, 0, 0},
 		},
 	},
@@ -139,23 +145,26 @@ var claimsTimeWait = []Claim{
 		[]Shown{
 			{"rfc1337", "off", "guest.TIME-WAIT.ms", 4, 0},
 			{"rfc1337", "on", "guest.TIME-WAIT.ms", 60000, 0},
+			{"rfc1337", "wrong-number", "stack.RST", 0, 0},
 		},
 	},
 	{
 		sectionTimeWait, "A server in TIME-WAIT refuses a client that comes from the same port.", False,
 		"Not if its SYN is newer, by its timestamp or by its number: {1w} connections are established, and TIME-WAIT has lasted {2s} (RFC " +
-			"6191). One that is not newer gets an ACK, and TIME-WAIT goes on, {3s}.",
+			"6191). One that is not newer gets an ACK, and TIME-WAIT goes on, {3s}. It is the client's own TIME-WAIT that keeps it from its " +
+			"port: {4w} connection is established then.",
 		[]Shown{
 			{"port-reuse-rfc6191", "newer-timestamp", "stack.ESTABLISHED", 2, 0},
 			{"port-reuse-rfc6191", "newer-timestamp", "stack.TIME-WAIT.ms", 12, 0},
 			{"port-reuse-rfc6191", "older-number", "stack.TIME-WAIT.ms", 60000, 0},
+			{"port-reuse-rfc6191", "own-time-wait", "stack.ESTABLISHED", 1, 0},
 		},
 	},
 	{
 		sectionTimeWait, "tcp_tw_recycle=1 shortens TIME-WAIT, and that is all.", HalfTrue,
-		"On a server it does: {1s} instead of {2s}, if there are timestamps. But the server then remembers the newest timestamp of each address, and of two " +
-			"clients behind one address it drops the SYNs of the one whose clock is behind, silently: for the two it has sent {3w} SYN+ACKs, the " +
-			"second when a minute was over and the SYN had come three times in vain. Linux removed it in 4.12.",
+		"On a server it does: {1s} instead of {2s}, if there are timestamps. But the server then remembers the newest timestamp of each " +
+			"address, and of two clients behind one address it drops the SYNs of the one whose clock is behind, silently: for the two it has " +
+			"sent {3w} SYN+ACKs, the second when a minute was over and the SYN had come three times in vain. Linux removed it in 4.12.",
 		[]Shown{
 			{"tw-recycle-nat", "recycle", "stack.TIME-WAIT.ms", 700, 1700},
 			{"tw-recycle-nat", "no-timestamps", "stack.TIME-WAIT.ms", 60000, 0},
@@ -164,8 +173,8 @@ var claimsTimeWait = []Claim{
 	},
 	{
 		sectionTimeWait, "tcp_tw_reuse is as dangerous as tcp_tw_recycle.", False,
-		"It is about the end that connects, which may use a port of its own again. It looks at no SYN that comes in: of two clients behind one " +
-			"address {1w} are served, as without either, {2w}.",
+		"It is about the end that connects, which may use a port of its own again. It looks at no SYN that comes in: of two clients behind " +
+			"one address {1w} are served, as without either, {2w}.",
 		[]Shown{
 			{"tw-recycle-nat", "reuse", "stack.ESTABLISHED", 2, 0},
 			{"tw-recycle-nat", "off", "stack.ESTABLISHED", 2, 0},
