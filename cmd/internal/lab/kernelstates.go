@@ -55,8 +55,8 @@ func AllStatesKernel() Lab {
 		Story: []string{
 			"The same as the lab all-states, with the guest's kernel for the guest's end. The guest opens a connection to the stack and closes first; the stack opens one to the guest and closes first; a third is " +
 				"closed by both at once: a rule holds both FINs back until both are sent, and then they cross.",
-			"What the kernel does is told by its tracepoint inet_sock_set_state where tcpbox may use it, and SYN-RECEIVED, FIN-WAIT-2 after close, CLOSING and TIME-WAIT, of which that says little, by the segments " +
-				"and by sock_diag; for an ordinary user all of it by segments and sock_diag. The stack's end tells of itself.",
+			"What the kernel does is told by its tracepoint inet_sock_set_state, where tcpbox may use it: all but the beginning of SYN-RECEIVED, of which the trace tells only when it is over, and which is told by the SYN. " +
+				"For an ordinary user it is told by the segments and sock_diag. The stack's end tells of itself.",
 		},
 		Setup:   "A sandbox with a guest that listens on port 80, and a host in the stack. The numbers are how many states the guest's kernel and the stack have entered.",
 		Peers:   []string{"server=discard:80"},

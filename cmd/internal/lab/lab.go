@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -146,7 +147,7 @@ var groups = []groupHead{
 }
 
 // shownGroups are the groups of a lab that shows how something works, rather than
-// how it fails.
+// how it fails: of one in virtual time, or without a cure.
 var shownGroups = []groupHead{
 	{Problem, "what happens"},
 	{Cure, "what helps"},
@@ -156,7 +157,8 @@ var shownGroups = []groupHead{
 
 // groups are the lab's groups, in order.
 func (l *Lab) groups() []groupHead {
-	if l.onStack() {
+	cures := func(v Variant) bool { return v.Group == Cure || v.Group == Price }
+	if l.onStack() || !slices.ContainsFunc(l.Variants, cures) {
 		return shownGroups
 	}
 	return groups

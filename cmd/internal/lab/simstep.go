@@ -244,7 +244,7 @@ func (s *simStep) ofEnd(does string) (err error) {
 		s.kind = simForge
 		return s.parseSegment(rest)
 	default:
-		return fmt.Errorf("no end %q", does)
+		return fmt.Errorf("%q is nothing that an end does, such as: connects, accepts, writes, reads, closes, sends, is", does)
 	}
 	return err
 }
