@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -155,12 +154,4 @@ func styleFlags() []cli.Flag {
 		&cli.StringFlag{Name: "color", Value: "auto"},
 		&cli.StringFlag{Name: "names", Value: "rfc"},
 	}
-}
-
-// asEnded makes of the end of the sandbox that is followed no failure.
-func asEnded(err error) error {
-	if errors.Is(err, control.ErrEnded) {
-		return nil
-	}
-	return err
 }

@@ -40,23 +40,27 @@ func (r row) follows() string {
 var guestRows = []row{
 	{
 		knob: "sack", settings: []string{"guest.sack=off"}, plain: "offered", want: "not offered",
-		observe: synSays(func(h packet.TCPHeader) bool { return h.SACKPermitted }),
-		existing: keeps(optSACK), kept: "offered",
+		observe:  synSays(func(h packet.TCPHeader) bool { return h.SACKPermitted }),
+		existing: keeps(optSACK),
+		kept:     "offered",
 	},
 	{
 		knob: "timestamps", settings: []string{"guest.timestamps=off"}, plain: "offered", want: "not offered",
-		observe: synSays(func(h packet.TCPHeader) bool { return h.HasTimestamps }),
-		existing: keeps(optTimestamps), kept: "offered",
+		observe:  synSays(func(h packet.TCPHeader) bool { return h.HasTimestamps }),
+		existing: keeps(optTimestamps),
+		kept:     "offered",
 	},
 	{
 		knob: "window-scaling", settings: []string{"guest.window-scaling=off"}, plain: "offered", want: "not offered",
-		observe: synSays(func(h packet.TCPHeader) bool { return h.HasWScale }),
-		existing: keeps(optWScale), kept: "offered",
+		observe:  synSays(func(h packet.TCPHeader) bool { return h.HasWScale }),
+		existing: keeps(optWScale),
+		kept:     "offered",
 	},
 	{
 		knob: "ecn", settings: []string{"guest.ecn=on"}, plain: "not offered", want: "offered",
-		observe: synSays(func(h packet.TCPHeader) bool { return h.Flags.Has(packet.ECE | packet.CWR) }),
-		existing: keeps(optECN), kept: "not offered",
+		observe:  synSays(func(h packet.TCPHeader) bool { return h.Flags.Has(packet.ECE | packet.CWR) }),
+		existing: keeps(optECN),
+		kept:     "not offered",
 	},
 	{
 		knob: "port-range", settings: []string{"guest.port-range=20000-20004"}, plain: "elsewhere", want: "within",
