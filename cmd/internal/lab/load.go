@@ -97,6 +97,9 @@ func (p *parser) read(data []byte) *yaml.Node {
 
 // value reads a node into v. what names it for messages.
 func (p *parser) value(n *yaml.Node, v reflect.Value, what string) {
+	if n.Tag == "!!null" {
+		return // as if the key were not there
+	}
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
@@ -161,7 +164,7 @@ func (p *parser) fields(n *yaml.Node, v reflect.Value, what string) {
 			}
 			slices.Sort(names)
 			hint := fmt.Sprintf("there are %s", strings.Join(names, ", "))
-			if near := spell.Nearest(key.Value, names, max(1, len(key.Value)/3)); near != "" && len(key.Value) <= 32 {
+			if near := spell.Nearest(key.Value, names, max(2, len(key.Value)/3+1)); near != "" && len(key.Value) <= 32 {
 				hint = fmt.Sprintf("did you mean %q?", near)
 			}
 			p.errorf(key, "%s has no %q; %s", what, key.Value, hint)
