@@ -65,7 +65,8 @@ func Handshake() Lab {
 			},
 			{
 				Name: "syn-lost", Group: Problem, Title: "two SYNs are lost", Note: "again after 1 s, after 2 s more",
-				Why: "Nobody tells the client that its SYN was lost. It waits a second, then twice as long each time: with two lost SYNs connect(2) takes 3 s.",
+				Why: "Nobody tells the client that its SYN was lost. It waits a second, then twice as long each time: with two lost SYNs connect(2) takes 3 s. " +
+					"Linux does so up to 6.4; later ones wait a second four times more before they double, so that two lost SYNs cost 2 s (tcp_syn_linear_timeouts).",
 				Steps: []Step{act("open",
 					"guest connects 40001 > 80",
 					"guest sends SYN seq=0, lost",
@@ -84,7 +85,8 @@ func Handshake() Lab {
 			},
 			{
 				Name: "no-answer", Group: Problem, Title: "nobody answers", Note: "7 SYNs, 127 s, ETIMEDOUT",
-				Why: "One SYN and six more, after 1, 2, 4, 8, 16 and 32 s, and 64 s of waiting for the last: 127 s, as on Linux with tcp_syn_retries=6. " +
+				Why: "One SYN and six more, after 1, 2, 4, 8, 16 and 32 s, and 64 s of waiting for the last: 127 s, as on Linux up to 6.4 with tcp_syn_retries=6. " +
+					"Since then four SYNs come first, a second apart (tcp_syn_linear_timeouts), and it is 131 s. " +
 					"An address where no host is, or a firewall that drops, looks like this. A port where nobody listens does not: see the row with RST.",
 				Steps: []Step{act("open",
 					"guest connects 40001 > 80",
@@ -240,13 +242,13 @@ func Handshake() Lab {
 		},
 		Moral: []string{
 			"Three segments. The client is ESTABLISHED with the second, the server with the third. What is lost is sent again after 1 s, 2 s, 4 s: " +
-				"connect(2) gives up after 127 s, a server in SYN-RECEIVED after 63 s. A SYN counts as one byte, data as many as it has.",
+				"connect(2) gives up after 127 s (131 s on Linux since 6.5), a server in SYN-RECEIVED after 63 s. A SYN counts as one byte, data as many as it has.",
 		},
 		Production: []Look{
 			{"ss -tan state syn-sent", "connects that nobody has answered"},
 			{"ss -tan state syn-recv", "handshakes whose last ACK has not arrived"},
 			{"nstat -az TcpExtTCPSynRetrans TcpExtTCPTimeouts TcpAttemptFails", "SYNs and SYN+ACKs that were repeated, and handshakes that failed"},
-			{"sysctl net.ipv4.tcp_syn_retries net.ipv4.tcp_synack_retries", "how often each is repeated"},
+			{"sysctl net.ipv4.tcp_syn_retries net.ipv4.tcp_syn_linear_timeouts net.ipv4.tcp_synack_retries", "how often each is repeated"},
 			{"tcpbox run --log - -- YOUR-CLIENT", "when each end came to which state, and by which segment"},
 			{"tcpbox run --tcp stack.synack-retries=1 -- YOUR-CLIENT", "your client, and a peer that gives up soon"},
 		},
@@ -257,7 +259,7 @@ func Handshake() Lab {
 			{"RFC 6298, section 2", "the first wait is 1 s, and doubles"},
 			{"Linux, net/ipv4/tcp_input.c", "tcp_rcv_synsent_state_process, tcp_rcv_state_process"},
 			{"Linux, net/ipv4/inet_connection_sock.c", "reqsk_timer_handler repeats the SYN+ACK"},
-			{"Linux, Documentation/networking/ip-sysctl.rst", "tcp_syn_retries, tcp_synack_retries"},
+			{"Linux, Documentation/networking/ip-sysctl.rst", "tcp_syn_retries, tcp_syn_linear_timeouts, tcp_synack_retries"},
 		},
 	}
 }
