@@ -36,8 +36,8 @@ var claimsOpening = []Claim{
 	},
 	{
 		sectionOpening, "connect() to a host that does not answer fails after the time that tcp_syn_retries says, in seconds.", False,
-		"It is a number of repetitions: with 6, the default, {2w} SYNs go out, and connect fails after {1s}. A host where nobody listens " +
-			"answers with RST, and connect fails at once.",
+		"It is a number of repetitions: with 6, the default, {2w} SYNs go out, and connect fails after {1s}. Linux sends four more since 6.5, a " +
+			"second apart, and fails after 131 s. A host where nobody listens answers with RST, and connect fails at once.",
 		[]Shown{{"handshake", "no-answer", "guest.SYN-SENT.ms", 127000, 0}, {"handshake", "no-answer", "guest.SYN", 7, 0}},
 	},
 	{
