@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"slices"
 	"time"
 
 	"tcpbox/stack/tcpstate"
@@ -76,6 +77,12 @@ type end struct {
 	takes bool   // rcv is known
 	rcv   uint32 // what it has got without a gap, as far as is known
 
+	// strict: it looks at an ACK only in a segment that is the next one, and keeps
+	// only those with a payload that come early, as the embedded stack does. Linux
+	// takes an ACK as soon as it comes, and keeps a FIN.
+	strict bool
+	early  []segment // that came before what is in front of them
+
 	fin      bool // it has sent one
 	finEnd   uint32
 	peerFIN  bool // one has reached it that it may not have taken in yet
@@ -129,9 +136,7 @@ func (c *conn) sends(x int, s *segment) {
 	if e.state == tcpstate.SynReceived && (s.payload > 0 || s.flags&packet.FIN != 0) {
 		e.state = tcpstate.Established
 	}
-	if e.peerFIN && s.flags&packet.ACK != 0 && covers(s.ack, e.peerFEnd) {
-		e.takesFIN()
-	}
+	e.goOn()
 	if s.flags&packet.FIN == 0 {
 		return
 	}
@@ -141,6 +146,9 @@ func (c *conn) sends(x int, s *segment) {
 		e.state = tcpstate.FinWait1
 	case tcpstate.CloseWait:
 		e.state = tcpstate.LastAck
+		if s.flags&packet.ACK != 0 && !covers(s.ack, e.peerFEnd) {
+			e.state = tcpstate.Closing // it had not looked at the other's yet: they cross
+		}
 	}
 }
 
@@ -164,14 +172,46 @@ func (c *conn) arrives(f *frame) {
 	if !e.takes {
 		e.takes, e.rcv = true, s.seq
 	}
+	isNext := s.seq == e.rcv || s.payload > 0 && covers(e.rcv, s.seq) && !covers(e.rcv, s.seq+uint32(s.payload))
 	if covers(e.rcv, s.seq) && covers(s.end(), e.rcv) {
 		e.rcv = s.end()
 	}
-	if s.flags&packet.ACK != 0 {
+	if s.flags&packet.ACK != 0 && (!e.strict || isNext) {
 		e.isAcknowledged(s.ack)
+	}
+	early := !covers(e.rcv, s.seq)
+	if early && e.strict && s.payload == 0 {
+		return // not even a FIN: it has to come again
 	}
 	if s.flags&packet.FIN != 0 {
 		e.peerFIN, e.peerFEnd = true, s.end()
+	}
+	if early && s.end() != s.seq && len(e.early) < mostEarly {
+		e.early = append(e.early, *s)
+	}
+	e.goOn()
+}
+
+// mostEarly is how many segments behind a gap an end is taken to keep.
+const mostEarly = 64
+
+// goOn takes what came early and is next now, and the other's FIN if all before it
+// is there.
+func (e *end) goOn() {
+	for i := 0; i < len(e.early); {
+		s := e.early[i]
+		if !covers(e.rcv, s.seq) {
+			i++
+			continue
+		}
+		e.early = slices.Delete(e.early, i, i+1)
+		if covers(s.end(), e.rcv) {
+			e.rcv = s.end()
+		}
+		if e.strict {
+			e.isAcknowledged(s.ack)
+		}
+		i = 0
 	}
 	if e.peerFIN && covers(e.rcv, e.peerFEnd) {
 		e.takesFIN()
@@ -261,6 +301,7 @@ func (d *Device) followLocked(dir int, p *packet.Packet, now time.Time) *conn {
 			next.opener = guestEnd
 			next.ends[0].state, next.ends[1].state = tcpstate.Established, tcpstate.Established
 		}
+		next.ends[stackEnd].strict, next.ends[guestEnd].strict = true, d.cfg.TwoStacks
 		if c == nil {
 			d.makeRoomLocked()
 		}

@@ -65,6 +65,10 @@ type Config struct {
 	// forgotten, and counted.
 	MaxConnections int
 
+	// TwoStacks says that the guest is an embedded stack too, and no Linux, which
+	// takes some ACKs earlier.
+	TwoStacks bool
+
 	// Interrupt has a Read of the inner device that waits return
 	// os.ErrDeadlineExceeded: it is called with a time in the past, and with the
 	// zero time when Reads may wait again. Nil means that the device cannot do it:
@@ -368,6 +372,17 @@ func (d *Device) Counts() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return Stats{[2]int{d.lanes[toStack].packets, d.lanes[toGuest].packets}, len(d.conns), d.evicted}
+}
+
+// States are those in which the two ends of a connection are taken to be, which
+// rules ask for; Unknown where the connection is not followed.
+func (d *Device) States(guest, remote netip.AddrPort) (ofGuest, ofStack tcpstate.State) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.conns[tuple{guest, remote}]; c != nil {
+		ofGuest, ofStack = c.ends[guestEnd].state, c.ends[stackEnd].state
+	}
+	return ofGuest, ofStack
 }
 
 // Rules returns the rules in their order.

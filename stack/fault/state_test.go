@@ -165,18 +165,27 @@ func TestStates(t *testing.T) {
 			at(toStack, packet.ACK, 102, 502, 0, "TIME-WAIT CLOSED"),
 		),
 		"both close at once": append(slices.Clone(open),
-			// The guest's FIN does not cover the stack's, and has arrived before the
-			// stack sends its own, which was in ESTABLISHED all the same: the order in
-			// which two that cross pass here is one of two.
+			// The guest's FIN has arrived before the stack sends its own, whose ACK
+			// tells that the stack had not looked at it yet.
 			at(toStack, finAck, 101, 501, 0, "FIN-WAIT-1 CLOSE-WAIT"),
-			at(toGuest, finAck, 501, 101, 0, "CLOSING LAST-ACK"),
-			at(toStack, packet.ACK, 102, 502, 0, "CLOSING CLOSED"),
-			at(toGuest, packet.ACK, 502, 102, 0, "TIME-WAIT CLOSED"),
+			at(toGuest, finAck, 501, 101, 0, "CLOSING CLOSING"),
+			at(toStack, packet.ACK, 102, 502, 0, "CLOSING TIME-WAIT"),
+			at(toGuest, packet.ACK, 502, 102, 0, "TIME-WAIT TIME-WAIT"),
 		),
 		"a FIN behind a gap": append(slices.Clone(open),
 			at(toStack, finAck, 111, 501, 5, "FIN-WAIT-1 ESTABLISHED"),
-			at(toStack, packet.ACK, 101, 501, 10, "FIN-WAIT-1 ESTABLISHED"), // what filled the gap; the rest is the stack's to know
+			at(toStack, packet.ACK, 101, 501, 10, "FIN-WAIT-1 CLOSE-WAIT"),
 			at(toGuest, packet.ACK, 501, 117, 0, "FIN-WAIT-2 CLOSE-WAIT"),
+		),
+		"a FIN without a payload behind a gap": append(slices.Clone(open),
+			at(toStack, finAck, 111, 501, 0, "FIN-WAIT-1 ESTABLISHED"), // to the stack, which does not keep it
+			at(toStack, packet.ACK, 101, 501, 10, "FIN-WAIT-1 ESTABLISHED"),
+			at(toStack, finAck, 111, 501, 0, "FIN-WAIT-1 CLOSE-WAIT"),
+		),
+		"the same to a Linux": append(slices.Clone(open),
+			at(toGuest, finAck, 511, 101, 0, "ESTABLISHED FIN-WAIT-1"),
+			at(toStack, packet.ACK, 101, 501, 0, "ESTABLISHED FIN-WAIT-1"),
+			at(toGuest, packet.ACK, 501, 101, 10, "CLOSE-WAIT FIN-WAIT-1"),
 		),
 		"both open at once": {
 			at(toStack, packet.SYN, 100, 0, 0, "SYN-SENT CLOSED"),

@@ -145,7 +145,7 @@ func New(cfg Config) (*Net, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.faults = fault.New(n.Link.B, fault.Config{Rules: rules, Seed: cfg.Seed, Clock: faultClock{n.clock}, OnAct: n.acted})
+	n.faults = fault.New(n.Link.B, fault.Config{Rules: rules, Seed: cfg.Seed, TwoStacks: true, Clock: faultClock{n.clock}, OnAct: n.acted})
 	if n.Guest, err = n.host(tcpstate.Guest, n.Link.A, GuestAddr, cfg.Seed); err != nil {
 		return nil, errors.Join(err, n.faults.Close())
 	}

@@ -155,7 +155,7 @@ func runCampaign(t *testing.T, connections int, impair tuntest.Impairment, fault
 	serve := func(end uint64) func(*Request) {
 		return func(r *Request) { answer(r, rand.New(rand.NewPCG(seed, end<<32|uint64(r.ID())))) }
 	}
-	line := fault.New(link.B, fault.Config{Seed: seed, Clock: faultClock{clock}})
+	line := fault.New(link.B, fault.Config{Seed: seed, TwoStacks: true, Clock: faultClock{clock}})
 	for _, text := range faults {
 		f, err := policy.ParseFault(text)
 		if err != nil {
