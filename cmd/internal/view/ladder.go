@@ -2,6 +2,7 @@ package view
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -199,6 +200,9 @@ func roughly(d time.Duration) string {
 		d = d.Round(100 * time.Millisecond)
 	} else {
 		d = d.Round(10 * time.Microsecond)
+	}
+	if d >= time.Minute && d < 2*time.Minute { // 60s, as people call TIME-WAIT's, and not 1m0s
+		return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) + "s"
 	}
 	return d.String()
 }
