@@ -11,6 +11,10 @@
 //	   └─────Step, one JSON line──────▶ guest (ServeGuest): a small program
 //	                                      that plays the client
 //
+// The rows of a lab that is OnStack run in virtual time instead, on two simulated
+// hosts (package sim): their steps are scripts (SimStep), which a player does line
+// by line. A check that does not hold is a Miss.
+//
 // Run measures, and gives a Report, which prints itself as a table or as JSON.
 // Nothing here knows one lab from another: what is peculiar to one is in its
 // data. Begin with Labs and Runner.Run.
