@@ -1,19 +1,20 @@
 package lab
 
 // claimsServer are the claims about servers under load.
-var claimsServer = []Claim{{
-	sectionServer, "With syncookies the kernel needs no queue.", False,
-	"With tcp_syncookies=1 the queue is used as long as there is room: with room for all {1} are in it, and {2w} cookie is sent. When " +
-		"it is full, at {3}, every further SYN gets a cookie, and {4w} honest client that brings its own back is connected without a " +
-		"place in the queue. Only with tcp_syncookies=2, which is for tests, is there {5w} half-open connection.",
-	[]Shown{
-		{"syn-flood", "no-queue", "honest.guest.syn-received", 48, 0},
-		{"syn-flood", "no-queue", "TcpExtSyncookiesSent", 0, 0},
-		{"syn-flood", "cookies", "flood.guest.syn-received", 17, 0},
-		{"syn-flood", "cookies", "TcpExtSyncookiesRecv", 1, 0},
-		{"syn-flood", "always", "flood.guest.syn-received", 0, 0},
+var claimsServer = []Claim{
+	{
+		sectionServer, "With syncookies the kernel needs no queue.", False,
+		"With tcp_syncookies=1 the queue is used as long as there is room: with room for all {1} are in it, and {2w} cookie is sent. When " +
+			"it is full, at {3}, every further SYN gets a cookie, and {4w} honest client that brings its own back is connected without a " +
+			"place in the queue. Only with tcp_syncookies=2, which is for tests, is there {5w} half-open connection.",
+		[]Shown{
+			{"syn-flood", "no-queue", "honest.guest.syn-received", 48, 0},
+			{"syn-flood", "no-queue", "TcpExtSyncookiesSent", 0, 0},
+			{"syn-flood", "cookies", "flood.guest.syn-received", 17, 0},
+			{"syn-flood", "cookies", "TcpExtSyncookiesRecv", 1, 0},
+			{"syn-flood", "always", "flood.guest.syn-received", 0, 0},
+		},
 	},
-},
 	{
 		sectionServer, "Thousands of sockets in SYN-RECEIVED, 7,314 say, are normal on a busy server.", False,
 		"Where clients answer, one is in it for a round trip. How many there can be is bounded by the backlog that the program asks for: " +
