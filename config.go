@@ -132,6 +132,11 @@ type Config struct {
 	// reads. See statelog.Writer for one that writes them down.
 	OnRecords func([]statelog.Item)
 
+	// LogRoom is how many records of the state log may wait to be read; beyond that
+	// some are lost, and counted. The room is taken from the start, about 200 bytes
+	// for each. Zero means statelog.DefaultQueueItems, which is 16,384.
+	LogRoom int
+
 	// OnTransition is told of each TCP state transition, of every leg,
 	// in order, in the goroutine of OnRecords and before it. What was lost
 	// because the reader was too slow only OnRecords sees.

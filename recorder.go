@@ -33,10 +33,11 @@ func (c *Config) readers() func([]statelog.Item) {
 	}
 }
 
-// newRecorder starts a recorder for the sandbox called name. limited is told when
+// newRecorder starts a recorder for the sandbox called name, with room for so many
+// items, or the default of statelog.NewQueue if that is zero. limited is told when
 // the limit of the log begins to leave records out. Close ends it.
-func newRecorder(name string, read func([]statelog.Item), limited func()) *recorder {
-	r := &recorder{Queue: statelog.NewQueue(0), present: newPresent(name), rate: &statelog.Rate{OnLimit: limited}}
+func newRecorder(name string, room int, read func([]statelog.Item), limited func()) *recorder {
+	r := &recorder{Queue: statelog.NewQueue(room), present: newPresent(name), rate: &statelog.Rate{OnLimit: limited}}
 	flush := func() {}
 	if read == nil {
 		read = r.take

@@ -127,7 +127,7 @@ func beginAt(ctx context.Context, cfg *Config, addrs addressPlan, paired bool, o
 // start opens everything in order; Close undoes what there is.
 func (s *Sandbox) start(ctx context.Context, cfg *Config, addrs addressPlan, open opener) error {
 	s.trace = newSegmentTrace(cfg)
-	s.log = newRecorder(cfg.Name, s.trace.reads(cfg.readers()), func() {
+	s.log = newRecorder(cfg.Name, cfg.LogRoom, s.trace.reads(cfg.readers()), func() {
 		s.diag.Warn("more happens than the limit of the log lets through; what is beyond is left out, and marked in it", "sandbox", s.name)
 	})
 	s.force.policy.Store(&cfg.Policy)

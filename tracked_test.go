@@ -35,7 +35,7 @@ func track(b *testing.B, guest bool) {
 	for b.Loop() {
 		b.StopTimer()
 		numbers := new(tcpstate.Numbers)
-		r := newRecorder("bench", nil, nil)
+		r := newRecorder("bench", 0, nil, nil)
 		g := &guestSockets{machines: make(map[wire.Tuple]*wire.Machine)}
 		g.watcher = sockwatch.New(sockwatch.Config{NS: nowhere{}, Numbers: numbers, Sink: r.Push, OnEnd: g.forget})
 		before := heap()

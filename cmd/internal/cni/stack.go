@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -84,6 +85,7 @@ func serveOrder(log *slog.Logger, ready *os.File) error {
 		}
 	}()
 	tell(ready, answer{})
+	debug.FreeOSMemory() // what starting took; there are many of these processes
 	_, err = box.Wait()
 	return err
 }
@@ -91,6 +93,7 @@ func serveOrder(log *slog.Logger, ready *os.File) error {
 // config is what the order comes to. The devices are this process's.
 func (o *order) config() (cfg tcpbox.ServeConfig, err error) {
 	cfg.Name, cfg.NetNS, cfg.Addresses = o.Sandbox, o.NetNS, o.Addresses
+	cfg.LogRoom = logRoom
 	cfg.NoTrace = true // one for each container would be called for the sockets of all
 	settings := tcpbox.Settings{Policy: policy.Policy{Net: policy.NetAll}}
 	if o.Policy != "" {
@@ -114,6 +117,10 @@ func (o *order) config() (cfg tcpbox.ServeConfig, err error) {
 	cfg.Host, err = tun.New(fdHost, "", o.MTU)
 	return cfg, err
 }
+
+// logRoom is how many records may wait: most containers do little, and the room is
+// most of what an idle process takes.
+const logRoom = 2048
 
 // maxLog is how much the log of a stack process may grow, in bytes.
 const maxLog = 1 << 20
