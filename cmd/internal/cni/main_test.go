@@ -120,5 +120,5 @@ func (p *plant) calls() string {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	return strings.Join(strings.Split(strings.TrimSpace(string(text)), "\n"), ", ")
+	return strings.ReplaceAll(strings.Join(strings.Split(strings.TrimSpace(string(text)), "\n"), ", "), "-"+p.own, "")
 }

@@ -27,7 +27,7 @@ func TestSweep(t *testing.T) {
 		switch id {
 		case "dead":
 			for _, st := range p.states() {
-				if st.ContainerID == id {
+				if st.ContainerID == p.id(id) {
 					p.must(unix.Kill(st.PID, unix.SIGKILL))
 				}
 			}
@@ -40,7 +40,7 @@ func TestSweep(t *testing.T) {
 		p.must(err)
 		var words []string
 		for _, a := range all {
-			words = append(words, fmt.Sprintf("%s alive=%v there=%v", a.ContainerID, a.Alive, a.There))
+			words = append(words, fmt.Sprintf("%s alive=%v there=%v", p.nameOf(a.ContainerID), a.Alive, a.There))
 		}
 		return strings.Join(words, ", ")
 	}
@@ -55,7 +55,7 @@ func TestSweep(t *testing.T) {
 	}
 	t.Setenv("CNI_COMMAND", "") // IPAM is called with this process's environment
 	swept, err := n.Sweep()
-	if err != nil || len(swept) != 1 || swept[0].ContainerID != "gone" || swept[0].Shown() != "10.88.0.4 fd00:88::4" {
+	if err != nil || len(swept) != 1 || swept[0].ContainerID != p.id("gone") || swept[0].Shown() != "10.88.0.4 fd00:88::4" {
 		t.Errorf("Sweep() = %+v, %v", swept, err)
 	}
 	if got := p.addresses(); got != "10.88.0.2 10.88.0.3" {

@@ -2,6 +2,7 @@ package cni
 
 import (
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,11 @@ type plant struct {
 	t    *testing.T
 	dir  string
 	path string // CNI_PATH
+	own  string // what its identifiers end with
 }
+
+// id is the identifier of a container.
+func (p *plant) id(name string) string { return name + "-" + p.own }
 
 // long skips a test that is only calls, one after the other, where each is slow: under
 // the race detector.
@@ -37,9 +42,12 @@ func long(t *testing.T) {
 	}
 }
 
+// nameOf is what id was given.
+func (p *plant) nameOf(id string) string { return strings.TrimSuffix(id, "-"+p.own) }
+
 func newPlant(t *testing.T) *plant {
 	t.Helper()
-	p := &plant{Net: testnet.New(t), t: t, dir: testnet.Dir(t)}
+	p := &plant{Net: testnet.New(t), t: t, dir: testnet.Dir(t), own: rand.Text()[:12]}
 	if _, err := os.Stat("/dev/net/tun"); err != nil {
 		testnet.Unavailable(t, err.Error())
 	}
@@ -244,9 +252,12 @@ func (p *plant) leftNothing() {
 	testnet.Eventually(p.t, p.nothing)
 }
 
-// container is a namespace and a call about it.
+// container is a namespace and a call about it. The container's identifier begins
+// with id; the rest is this plant's own, for all hosts share one directory of control
+// sockets here.
 func (p *plant) container(id string, conf []byte) (*testnet.Namespace, call) {
 	p.t.Helper()
 	ns := p.Another(p.t, id)
+	id = p.id(id)
 	return ns, call{id: id, netns: ns.Path(), ifname: "eth0", conf: conf}
 }

@@ -204,10 +204,17 @@ func stop(a attachment, st *State) error {
 	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout)
 	defer cancel()
 	in, err := client.Inspect(ctx)
-	if err != nil || in.Name != a.sandbox() {
-		return nil // it has just ended
+	if err != nil || in.Name != a.sandbox() || !isOfThisHost(in.PID) {
+		return nil // it has just ended, or is another host's that has our files
 	}
 	return end(in.PID, startOf(in.PID))
+}
+
+// isOfThisHost reports whether a process is in the caller's network namespace.
+func isOfThisHost(pid int) bool {
+	ours, err := os.Readlink("/proc/thread-self/ns/net")
+	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid))
+	return err == nil && err2 == nil && ours == theirs
 }
 
 // end ends a process: TERM, and KILL if that does not help.

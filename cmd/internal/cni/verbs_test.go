@@ -98,8 +98,8 @@ func (p *plant) wantShape(v string, r *types100.Result, c call) {
 // and a port that is closed is closed.
 func TestReaches(t *testing.T) {
 	p := newPlant(t)
-	one, c1 := p.container("reach-one-4f53", p.conf("1.1.0", nil))
-	two, c2 := p.container("reach-two-4f53", p.conf("1.1.0", nil))
+	one, c1 := p.container("one", p.conf("1.1.0", nil))
+	two, c2 := p.container("two", p.conf("1.1.0", nil))
 	c2.args = "IgnoreUnknown=1;K8S_POD_NAME=two;K8S_POD_NAMESPACE=shop;K8S_POD_UID=7"
 	a1, a2 := p.addressesOf(p.add(c1)), p.addressesOf(p.add(c2))
 	for i := range a1 {
@@ -131,7 +131,7 @@ func TestReaches(t *testing.T) {
 		if got, err := control.Find(st.ContainerID); got != st.Sandbox || err != nil {
 			t.Errorf("the sandbox of %s is found as %q, %v", st.ContainerID, got, err)
 		}
-		if want := map[string]string{"reach-one-4f53": "", "reach-two-4f53": "shop/two"}[st.ContainerID]; st.Pod != want {
+		if want := map[string]string{"one": "", "two": "shop/two"}[p.nameOf(st.ContainerID)]; st.Pod != want {
 			t.Errorf("the pod of %s is %q, want %q", st.ContainerID, st.Pod, want)
 		}
 	}
@@ -257,14 +257,14 @@ func TestBadInput(t *testing.T) {
 		code  uint
 		words string
 	}{
-		{"bad JSON", call{"ADD", "c", good.netns, "eth0", "", []byte("{")}, 6, "unmarshall"},
+		{"bad JSON", call{"ADD", good.id, good.netns, "eth0", "", []byte("{")}, 6, "unmarshall"},
 		{"a container that is a path", call{"ADD", "../c", good.netns, "eth0", "", p.conf("1.1.0", nil)}, 4, "containerID"},
-		{"an interface that is a path", call{"ADD", "c", good.netns, "../eth0", "", p.conf("1.1.0", nil)}, 4, "interface name"},
-		{"no namespace", call{"ADD", "c", "", "eth0", "", p.conf("1.1.0", nil)}, 4, "CNI_NETNS"},
-		{"a namespace that there is not", call{"ADD", "c", "/run/netns/nowhere", "eth0", "", p.conf("1.1.0", nil)}, 8, "nowhere"},
-		{"a file as namespace", call{"ADD", "c", "/etc/hostname", "eth0", "", p.conf("1.1.0", nil)}, 8, "hostname"},
-		{"the host's namespace", call{"ADD", "c", "/proc/self/ns/net", "eth0", "", p.conf("1.1.0", nil)}, 8, "it is the host's"},
-		{"CHECK without prevResult", call{"CHECK", "c", good.netns, "eth0", "", p.conf("1.1.0", nil)}, 7, "there is no prevResult"},
+		{"an interface that is a path", call{"ADD", good.id, good.netns, "../eth0", "", p.conf("1.1.0", nil)}, 4, "interface name"},
+		{"no namespace", call{"ADD", good.id, "", "eth0", "", p.conf("1.1.0", nil)}, 4, "CNI_NETNS"},
+		{"a namespace that there is not", call{"ADD", good.id, "/run/netns/nowhere", "eth0", "", p.conf("1.1.0", nil)}, 8, "nowhere"},
+		{"a file as namespace", call{"ADD", good.id, "/etc/hostname", "eth0", "", p.conf("1.1.0", nil)}, 8, "hostname"},
+		{"the host's namespace", call{"ADD", good.id, "/proc/self/ns/net", "eth0", "", p.conf("1.1.0", nil)}, 8, "it is the host's"},
+		{"CHECK without prevResult", call{"CHECK", good.id, good.netns, "eth0", "", p.conf("1.1.0", nil)}, 7, "there is no prevResult"},
 	} {
 		_, err := p.run(row.call)
 		t.Run(row.what, func(t *testing.T) {
@@ -416,7 +416,7 @@ func TestGC(t *testing.T) {
 	p.add(other)
 	ids := func() (all []string) {
 		for _, st := range p.states() {
-			all = append(all, st.ContainerID)
+			all = append(all, p.nameOf(st.ContainerID))
 		}
 		slices.Sort(all)
 		return all
@@ -426,9 +426,9 @@ func TestGC(t *testing.T) {
 		left   string
 	}{
 		{map[string]any{"cni.dev/valid-attachments": []any{
-			map[string]string{"containerID": "a", "ifname": "eth0"}, map[string]string{"containerID": "c", "ifname": "eth0"},
+			map[string]string{"containerID": p.id("a"), "ifname": "eth0"}, map[string]string{"containerID": p.id("c"), "ifname": "eth0"},
 		}}, "[a c d]"},
-		{map[string]any{"cni.dev/valid-attachments": []any{map[string]string{"containerID": "a", "ifname": "eth1"}, map[string]string{"containerID": "c", "ifname": "eth0"}}}, "[c d]"},
+		{map[string]any{"cni.dev/valid-attachments": []any{map[string]string{"containerID": p.id("a"), "ifname": "eth1"}, map[string]string{"containerID": p.id("c"), "ifname": "eth0"}}}, "[c d]"},
 		{nil, "[d]"},
 	} {
 		_, err := p.run(call{verb: "GC", conf: p.conf("1.1.0", row.change)})
@@ -468,7 +468,7 @@ func TestStateLost(t *testing.T) {
 	p.del(c)
 	p.must(p.nothing())
 	p.add(c)
-	p.must(os.WriteFile(filepath.Join(p.stateDir(), "net", "c@eth0", "state.json"), []byte("{"), 0o600))
+	p.must(os.WriteFile(filepath.Join(p.stateDir(), "net", c.id+"@eth0", "state.json"), []byte("{"), 0o600))
 	p.del(c)
 	p.must(p.nothing())
 }
@@ -543,7 +543,7 @@ func TestNoTUN(t *testing.T) {
 	_, c := p.container("c", p.conf("1.1.0", nil))
 	// In a mount namespace of its own /dev/net is empty.
 	cmd := p.Uplink.Command(t.Context(), "unshare", "--mount", "sh", "-c", `mount -t tmpfs none /dev/net && exec "$0"`, filepath.Join(p.path, "tcpbox-cni"))
-	cmd.Env = append(cmd.Env, "CNI_COMMAND=ADD", "CNI_CONTAINERID=c", "CNI_NETNS="+c.netns, "CNI_IFNAME=eth0", "CNI_PATH="+p.path)
+	cmd.Env = append(cmd.Env, "CNI_COMMAND=ADD", "CNI_CONTAINERID="+c.id, "CNI_NETNS="+c.netns, "CNI_IFNAME=eth0", "CNI_PATH="+p.path)
 	cmd.Stdin = strings.NewReader(string(c.conf))
 	out, err := cmd.Output()
 	if err == nil || !strings.Contains(string(out), `"code": 101`) || !strings.Contains(string(out), "the tun driver is not loaded") {
