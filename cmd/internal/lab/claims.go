@@ -184,11 +184,14 @@ a test (`+"`go test ./cmd/internal/lab -run Claims -update`"+`), from cmd/intern
 			fmt.Fprintf(&b, "\n### “%s”\n\n%s", c.Claim, wrap("**"+strings.ToUpper(string(c.Truth[0]))+string(c.Truth[1:])+".** "+text, "", 90))
 			fmt.Fprintf(&b, "\n| shown by | row | figure | |\n|---|---|---|---|\n")
 			for _, s := range c.Shown {
-				star := ""
-				if l, ok := Find(s.Lab); ok && l.onStack() {
-					star = "*"
+				by := "`" + s.Lab + "`"
+				if l, ok := Find(s.Lab); ok {
+					by = fmt.Sprintf("[%s](labs/%s.md)", l.Name, l.Name)
+					if l.onStack() {
+						by += " *"
+					}
 				}
-				fmt.Fprintf(&b, "| `%s`%s | %s | `%s` | %s |\n", s.Lab, star, s.Row, s.Figure, s.text())
+				fmt.Fprintf(&b, "| %s | %s | `%s` | %s |\n", by, s.Row, s.Figure, s.text())
 			}
 		}
 	}

@@ -52,12 +52,14 @@ var claimsClosing = []Claim{
 	},
 	{
 		sectionClosing, "A connection goes through all eleven states.", False,
-		"It goes one way through the diagram: {1w} states for who opens and closes first, {2w} for who accepts and closes second. To enter " +
-			"all {3w} on both ends takes three connections.",
+		"It goes one way through the diagram: {1w} states for who opens and closes first, {2w} for who accepts and closes second. To enter all " +
+			"{3w} takes three connections, on this machine's kernel too, {4w}; without one whose FINs cross there are {5w}.",
 		[]Shown{
 			{"all-states", "one-connection", "guest.states", 6, 0},
 			{"all-states", "one-connection", "stack.states", 5, 0},
 			{"all-states", "three-connections", "stack.states", 11, 0},
+			{"all-states-kernel", "three-connections", "entered.guest", 11, 0},
+			{"all-states-kernel", "no-crossing", "entered.guest", 10, 0},
 		},
 	},
 }

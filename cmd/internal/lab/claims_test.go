@@ -26,6 +26,9 @@ func TestClaimsAreShown(t *testing.T) {
 			if err := s.check(); err != nil {
 				t.Errorf("%q: %v", c.Claim, err)
 			}
+			if _, err := os.Stat("../../../docs/labs/" + s.Lab + ".md"); err != nil && s.Lab != decoded {
+				t.Errorf("%q: what it refers to: %v", c.Claim, err)
+			}
 		}
 	}
 }
