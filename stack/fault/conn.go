@@ -193,7 +193,7 @@ func (c *conn) arrives(f *frame) {
 }
 
 // mostEarly is how many segments behind a gap an end is taken to keep.
-const mostEarly = 64
+const mostEarly = 16
 
 // goOn takes what came early and is next now, and the other's FIN if all before it
 // is there.
