@@ -33,8 +33,10 @@ func labRun(args []string, streams Streams) error {
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
 	verdicts := make(map[lab.Verdict]int)
+	measured := a.measure(ctx, labs, streams.Err)
 	for i, l := range labs {
-		verdict, err := a.run(ctx, l, streams)
+		m := <-measured[i]
+		verdict, err := a.tell(l, m, streams)
 		switch {
 		case ctx.Err() != nil:
 			return labError(err, streams.Err)
@@ -61,30 +63,67 @@ func labRun(args []string, streams Streams) error {
 	return nil
 }
 
-// run runs a lab and writes its report.
-func (a labArgs) run(ctx context.Context, l *lab.Lab, streams Streams) (lab.Verdict, error) {
-	page, err := a.openReport(l)
-	if err != nil {
-		return lab.Skip, err
+// measurement is what became of a lab.
+type measurement struct {
+	report *lab.Report
+	page   *reportFile
+	err    error
+}
+
+// labsAtOnce is how many labs run at the same time. They mostly wait.
+const labsAtOnce = 2
+
+// measure runs the labs, some at once, and gives what became of each.
+func (a labArgs) measure(ctx context.Context, labs []*lab.Lab, told *os.File) []chan measurement {
+	atOnce := labsAtOnce
+	if a.scale || checkDescriptors(labsAtOnce*labDescriptors, "a lab") != nil {
+		atOnce = 1
 	}
-	progress := newProgress(streams.Err, l.Name, len(l.Variants))
-	runner := lab.Runner{Stderr: streams.Err, OnRow: progress.row, KeepLog: page != nil}
-	report, err := runner.Run(ctx, l)
+	slots := make(chan struct{}, atOnce)
+	all := make([]chan measurement, len(labs))
+	for i := range labs {
+		all[i] = make(chan measurement, 1)
+	}
+	go func() { // ends with the last lab, which has been waited for, or with ctx
+		for i, l := range labs {
+			slots <- struct{}{}
+			go func() {
+				defer func() { <-slots }()
+				all[i] <- a.run(ctx, l, told)
+			}()
+		}
+	}()
+	return all
+}
+
+// run runs a lab.
+func (a labArgs) run(ctx context.Context, l *lab.Lab, told *os.File) (m measurement) {
+	if m.page, m.err = a.openReport(l); m.err != nil {
+		return m
+	}
+	progress := newProgress(told, l.Name, len(l.Variants))
+	runner := lab.Runner{Stderr: told, OnRow: progress.row, KeepLog: m.page != nil}
+	m.report, m.err = runner.Run(ctx, l)
 	progress.end()
-	if err != nil {
-		return lab.Skip, errors.Join(err, page.discard())
+	return m
+}
+
+// tell writes what became of a lab.
+func (a labArgs) tell(l *lab.Lab, m measurement, streams Streams) (lab.Verdict, error) {
+	if m.err != nil {
+		return lab.Skip, errors.Join(m.err, m.page.discard())
 	}
-	if err := page.write(report); err != nil {
+	if err := m.page.write(m.report); err != nil {
 		return lab.Skip, err
 	}
 	if a.json {
-		return report.Verdict(), report.WriteJSON(streams.Out)
+		return m.report.Verdict(), m.report.WriteJSON(streams.Out)
 	}
 	style := labStyle(streams.Out)
-	if err := report.WriteTable(streams.Out, style); err != nil || !a.explain {
-		return report.Verdict(), err
+	if err := m.report.WriteTable(streams.Out, style); err != nil || !a.explain {
+		return m.report.Verdict(), err
 	}
-	return report.Verdict(), l.Explain(streams.Out, style)
+	return m.report.Verdict(), l.Explain(streams.Out, style)
 }
 
 // progress shows on a terminal how far a lab is; elsewhere it is silent.

@@ -184,7 +184,7 @@ func (w *Watcher) look() {
 
 	w.mu.Lock()
 	w.looking, w.gone = false, nil
-	ask := w.askOwnersLocked()
+	ask := w.askOwnersLocked(now)
 	w.mu.Unlock()
 	if len(ask) > 0 {
 		w.findOwners(ask)

@@ -64,13 +64,14 @@ func (w *Watcher) giveUpOwner(e *endpoint) {
 	e.ask = w.cfg.now().Add(ownerPause << (3 * e.tries)) // 40 ms, 320 ms, 2.5 s
 }
 
-// askOwnersLocked returns the sockets whose owner is to be looked for.
-func (w *Watcher) askOwnersLocked() map[uint32]*endpoint {
+// askOwnersLocked returns the sockets whose owner is to be looked for. Of one that has
+// no inode yet, a look that came before its time is no try.
+func (w *Watcher) askOwnersLocked(now time.Time) map[uint32]*endpoint {
 	ask := make(map[uint32]*endpoint)
 	for e := range w.ownerless {
 		if e.inode != 0 {
 			ask[e.inode] = e
-		} else {
+		} else if !e.ask.After(now) {
 			w.giveUpOwner(e)
 		}
 	}

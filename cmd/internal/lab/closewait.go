@@ -79,7 +79,7 @@ func CloseWaitLeak() Lab {
 				Why:    "It bounds FIN-WAIT-2, which is the state of the other side here. There is no timer for CLOSE-WAIT.",
 
 				Settings: []Setting{"guest.fin-timeout=1s"},
-				Steps:    visit(ThenLeak, still), After: leaks(clients),
+				Steps:    visit(ThenLeak, still), After: Figures{leaked: clients},
 			},
 			{
 				Name: "keepalive", Group: Belief, Title: "keepalive after 1 s", Note: "the other side answers",
@@ -87,7 +87,7 @@ func CloseWaitLeak() Lab {
 				Why: "A program that has not set SO_KEEPALIVE is not probed whatever the sysctls say; and one that has is answered as long as " +
 					"the other side is in FIN-WAIT-2.",
 				Settings: []Setting{"net.ipv4.tcp_keepalive_time=1", "net.ipv4.tcp_keepalive_intvl=1", "net.ipv4.tcp_keepalive_probes=1"},
-				Steps:    visit(ThenLeak, still), After: leaks(clients),
+				Steps:    visit(ThenLeak, still), After: Figures{leaked: clients},
 			},
 		},
 		Client: &Yours{
@@ -100,12 +100,13 @@ func CloseWaitLeak() Lab {
 			Columns: []Column{{"cw", leaked}},
 		},
 		Server: &Yours{
-			Setup: fmt.Sprintf("Your command serves port 80 in the guest. %d clients come from the stack, ask for / by HTTP/1.1, and close without waiting for more. "+
+			Setup: fmt.Sprintf("Your command serves port 80 in the guest. %d clients come from the stack, say nothing, and send FIN. "+
 				"cw are the server's sockets in CLOSE-WAIT afterwards: none, if it closes.", 4*clients),
 			Rows: []string{"leak"},
 			Steps: []Step{
 				{Name: "yours", Command: &Command{Stays: ":80"}, Expect: ok},
-				{Name: "visits", In: InStack, Connect: &Connect{To: ":80", Times: 4 * clients, Close: ClientShutdown, Say: "GET / HTTP/1.1\r\nHost: server\r\n\r\n"}, Expect: Figures{"ok": 4 * clients}},
+				{Name: "visits", In: InStack, Open: &Open{To: ":80", Times: 4 * clients}, Expect: Figures{"ok": 4 * clients}},
+				inStack(onKept("leave", "visits", DoShutdown, 0, Figures{"ok": 4 * clients})),
 			},
 			After:   Figures{leaked: 0},
 			Columns: []Column{{"ok", "visits.ok"}, {"cw", leaked}},

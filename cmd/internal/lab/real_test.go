@@ -140,3 +140,31 @@ func TestTheGuestsSsAgrees(t *testing.T) {
 		}
 	})
 }
+
+// leakyServer accepts and forgets to close.
+const leakyServer = `
+import socket
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("", 80)); s.listen(64)
+kept = []
+while True:
+    c, _ = s.accept()
+    kept.append(c)
+`
+
+// TestAServerThatLeaksIsFound has close-wait-leak serve with a program of the user's.
+func TestAServerThatLeaksIsFound(t *testing.T) {
+	testnet.Programs(t, "python3")
+	whole := CloseWaitLeak()
+	l, err := whole.ForServer([]string{"python3", "-c", leakyServer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asUser(t, func(t *testing.T, _ int, command func(string) *exec.Cmd) {
+		r := measure(t, command("lab-broken"), l)
+		if row := rowOf(t, &r, "leak"); row.Verdict != Fail || row.Measured["guest.close-wait"] != 20 {
+			t.Errorf("verdict %s %s, measured %v, want fail and 20 in CLOSE-WAIT", row.Verdict, row.Error, row.Measured)
+		}
+	})
+}
