@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -252,5 +253,39 @@ func TestNewRefuses(t *testing.T) {
 	}
 	if _, err := New(-1, "x", 0); err == nil {
 		t.Error("New of no descriptor = nil, want an error")
+	}
+}
+
+// TestFileDeadline: a Read that waits ends when a deadline in the past is set, and
+// waits again when it is taken back.
+func TestFileDeadline(t *testing.T) {
+	d, peer := socketDevice(t)
+	ended := make(chan error)
+	buf := make([]byte, MaxPacket)
+	go func() {
+		_, _, err := d.Read(buf)
+		ended <- err
+	}()
+	if err := d.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("Read = %v, want os.ErrDeadlineExceeded", err)
+	}
+	if _, _, err := d.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the next Read = %v, want os.ErrDeadlineExceeded", err)
+	}
+	if err := d.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	send(t, peer, vnetHdr{}, []byte{0x45, 1, 2, 3})
+	if n, _, err := d.Read(buf); n != 4 || err != nil {
+		t.Errorf("Read = %d, %v, want the packet", n, err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.SetReadDeadline(time.Time{}); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("SetReadDeadline of a closed device = %v, want os.ErrClosed", err)
 	}
 }
