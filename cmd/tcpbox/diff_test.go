@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -70,14 +71,15 @@ func TestDiffOfEqualSettings(t *testing.T) {
 	const script = `tcpbox get http://web/; cat </dev/tcp/bye/80; cat </dev/tcp/no/80
 		tcpbox get http://web/bytes/1000000 >/dev/null & tcpbox get http://web/ & cat </dev/tcp/bye/80 &
 		exec 5<>/dev/tcp/stay/80; echo hello >&5; exec 5>&-; wait`
+	connections := regexp.MustCompile(`\nconnections +(7 +7|8 +8)\n`)
 	for i := range 6 {
 		flags := []string{"-a", "fin-timeout=20s", "-b", "fin-timeout=20s"}
 		if i%2 == 1 {
 			flags = append(flags, "--parallel")
 		}
 		out, errs, status := runDiff(t, script, flags...)
-		if status != 0 || !strings.HasSuffix(out, "\nno difference\n") || !strings.Contains(out, "\nconnections                8       8\n") {
-			t.Errorf("%q: exit status %d, and\n%s%s\nwant 8 connections and no difference", flags, status, out, errs)
+		if status != 0 || !strings.HasSuffix(out, "\nno difference\n") || !connections.MatchString(out) {
+			t.Errorf("%q: exit status %d, and\n%s%s\nwant 7 connections or 8, as bash may try an address twice, and no difference", flags, status, out, errs)
 		}
 	}
 }
