@@ -65,6 +65,9 @@ cost: ## measure what following and logging connections costs; needs root
 	$(GO) test -c -o bin/bench.test ./integration/bench
 	bin/bench.test -test.timeout 2h -test.run TestCost -measure -rounds $(ROUNDS) -samples $(COST) $(if $(PAGE),-page $(PAGE))
 
+labs: ## run the labs that have one at their real scale; takes minutes
+	$(GO) run ./cmd/tcpbox lab run --all --scale
+
 dist: ## build archives, packages and a container image into dist/
 	$(GO) run ./deploy/dist -version $(VERSION) -time $(SOURCE_DATE_EPOCH) -nfpm "$(NFPM)" -out $(DIST)
 

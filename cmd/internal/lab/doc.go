@@ -15,6 +15,10 @@
 // hosts (package sim): their steps are scripts (SimStep), which a player does line
 // by line. A check that does not hold is a Miss.
 //
+// Further steps are done by more programs in the guest, and by the stack: it opens
+// connections to the guest and plays hosts. Labs that need no kernel run in virtual
+// time, on two hosts of package sim. A lab may also be read from a file, see Parse.
+//
 // Run measures, and gives a Report, which prints itself as a table or as JSON.
 // Nothing here knows one lab from another: what is peculiar to one is in its
 // data. Begin with Labs and Runner.Run.

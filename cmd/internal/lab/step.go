@@ -226,9 +226,17 @@ func (s *Step) kinds() (all []string) {
 		is   bool
 		name string
 	}{
-		{s.Connect != nil, "connect"}, {s.Fetch != nil, "fetch"}, {s.Sim != nil, "sim"}, {s.Listen != nil, "listen"},
-		{s.Accept != nil, "accept"}, {s.Open != nil, "open"}, {s.Act != nil, "act"}, {s.Wait != nil, "wait"},
-		{s.Command != nil, "command"}, {s.Stop != nil, "stop"}, {s.Set != nil, "set"},
+		{s.Connect != nil, "connect"},
+		{s.Fetch != nil, "fetch"},
+		{s.Sim != nil, "sim"},
+		{s.Listen != nil, "listen"},
+		{s.Accept != nil, "accept"},
+		{s.Open != nil, "open"},
+		{s.Act != nil, "act"},
+		{s.Wait != nil, "wait"},
+		{s.Command != nil, "command"},
+		{s.Stop != nil, "stop"},
+		{s.Set != nil, "set"},
 	} {
 		if k.is {
 			all = append(all, k.name)
