@@ -89,6 +89,7 @@ type GuestLegInfo struct {
 type LimitsInfo struct {
 	Connections int `json:"connections"`
 	UDPFlows    int `json:"udp_flows"`
+	Buffers     int `json:"buffers"`  // bytes; 0: no limit
 	LogRate     int `json:"log_rate"` // records each second; 0: no limit
 }
 
@@ -96,7 +97,7 @@ type LimitsInfo struct {
 func (s *Sandbox) limitsInfo() LimitsInfo {
 	l := s.Settings().Limits
 	return LimitsInfo{
-		Connections: cmp.Or(l.Connections, stack.DefaultMaxConnections), UDPFlows: cmp.Or(l.UDPFlows, stack.DefaultMaxFlows), LogRate: l.LogRate,
+		Connections: cmp.Or(l.Connections, stack.DefaultMaxConnections), UDPFlows: cmp.Or(l.UDPFlows, stack.DefaultMaxFlows), Buffers: l.Buffers, LogRate: l.LogRate,
 	}
 }
 

@@ -23,11 +23,11 @@ import (
 )
 
 // Limits bound what a guest can make grow. Zero means the default: 65,536
-// connections, 4,096 flows of UDP and ping, no limit of the log.
+// connections, 4,096 flows of UDP and ping, no limit of buffers and of the log.
 type Limits document.Limits
 
 func (l Limits) ofGateway() stack.Limits {
-	return stack.Limits{Connections: l.Connections, Flows: l.UDPFlows}
+	return stack.Limits{Connections: l.Connections, Flows: l.UDPFlows, Buffers: int64(l.Buffers)}
 }
 
 // Settings are what of a Config can change while its sandbox runs.
@@ -50,10 +50,17 @@ func (s Settings) Check() error {
 	for _, sysctl := range s.Sysctls {
 		errs = append(errs, knob.CheckSysctl(sysctl))
 	}
-	for name, n := range map[string]int{"connections": s.Limits.Connections, "UDP flows": s.Limits.UDPFlows, "records of the log": s.Limits.LogRate} {
+	for name, n := range map[string]int{"connections": s.Limits.Connections, "UDP flows": s.Limits.UDPFlows, "buffers": s.Limits.Buffers, "records of the log": s.Limits.LogRate} {
 		if n < 0 {
 			errs = append(errs, fmt.Errorf("the limit of %s is not negative", name))
 		}
+	}
+	if each := s.bufferBytes(); err == nil && s.Limits.Buffers > 0 && s.Limits.Buffers < each {
+		errs = append(errs, &knob.Error{
+			Input:   "limits.buffers=" + knob.FormatSize(s.Limits.Buffers),
+			Message: fmt.Sprintf("the limit of buffers lets no connection be: its buffers may come to %s", knob.FormatSize(each)),
+			Hint:    "raise it, or make stack.receive-buffer and stack.send-buffer smaller",
+		})
 	}
 	for _, f := range s.Faults {
 		if again, err := policy.ParseFault(f.String()); err != nil || again != f {
@@ -67,6 +74,27 @@ func (s Settings) Check() error {
 		errs = append(errs, &knob.Error{Input: c.Sysctl.Name, Source: c.Source, Message: c.Message, Hint: c.Hint})
 	}
 	return errors.Join(errs...)
+}
+
+// bufferBytes is what the buffers of a connection on the stack may come to, as
+// stack.Limits counts it. It is 0 of settings that are refused.
+func (s Settings) bufferBytes() (bytes int) {
+	values, _ := s.Values()
+	for _, v := range values {
+		first, most, grows := strings.Cut(v.Value, "-")
+		switch {
+		case v.Leg != tcpstate.Stack || v.Key != "receive-buffer" && v.Key != "send-buffer":
+			continue
+		case v.Key == "send-buffer" && grows:
+			first = most
+		}
+		n, err := knob.ParseSize(first)
+		if err != nil {
+			return 0
+		}
+		bytes += n
+	}
+	return bytes
 }
 
 func (s Settings) conflicts() []document.Conflict {

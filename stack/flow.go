@@ -25,11 +25,12 @@ func (g *Gateway) serve(req *netstack.Request) {
 	g.flows.Add(1)
 	defer g.flows.Done()
 	defer g.contain(g.fail)
-	if !g.enter() {
+	held, ok := g.enter()
+	if !ok {
 		req.DropOver()
 		return
 	}
-	defer g.leave()
+	defer g.leave(held)
 	if g.serveHost(req) {
 		return
 	}

@@ -299,6 +299,7 @@ type Stats struct {
 	NoPort      uint64 `json:"no_port"`     // SYNs dropped: the host has no port or descriptor left
 	Busy        uint64 `json:"busy"`        // SYNs dropped: too many dials upstream
 	Limited     uint64 `json:"limited"`     // SYNs dropped: the guest has as many connections as Limits lets it
+	Unbuffered  uint64 `json:"unbuffered"`  // SYNs dropped: the buffers come to as much as Limits lets them
 	Open        int    `json:"open"`        // connections that are relayed now
 
 	// What came in through published ports. The first is part of Established.
@@ -324,7 +325,7 @@ func (g *Gateway) Stats() Stats {
 	return Stats{
 		Stats: g.net.Stats(), Established: c.established.Load(), Refused: c.refused.Load(),
 		Unreachable: c.unreachable.Load(), Silent: c.silent.Load(), NoPort: c.noPort.Load(),
-		Busy: c.busy.Load(), Limited: g.limits.limited.Load(), Open: int(c.open.Load()),
+		Busy: c.busy.Load(), Limited: g.limits.limited.Load(), Unbuffered: g.limits.unbuffered.Load(), Open: int(c.open.Load()),
 		Inbound: c.inbound.Load(), InboundFailed: c.inboundFailed.Load(), InboundDatagrams: c.inboundDatagrams.Load(),
 		Flows: flows, FlowsOpened: c.flows.Load(), FlowsEvicted: g.packets.evicted.Load(), FlowsExpired: g.packets.expired.Load(),
 		DatagramsOut: c.datagramsOut.Load(), DatagramsIn: c.datagramsIn.Load(), DatagramsDropped: c.datagramsDropped.Load() + c.inletDropped.Load(),

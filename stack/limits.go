@@ -14,16 +14,24 @@ const DefaultMaxConnections = 1 << 16
 type Limits struct {
 	Connections int // of the guest, at once, from the SYN to the end: DefaultMaxConnections
 	Flows       int // of datagrams, at once: DefaultMaxFlows
+
+	// Buffers is how many bytes the buffers of those connections may come to
+	// together, each counted with the most that it may hold when it begins:
+	// its receive-buffer and the largest size of its send-buffer. No limit.
+	Buffers int64
 }
 
 // limits are those in force.
 type limits struct {
 	connections atomic.Int64
 	now         atomic.Int64 // connections that there are
+	buffers     atomic.Int64 // bytes; 0: no limit
+	held        atomic.Int64 // bytes that those connections may hold
 
-	limited atomic.Uint64 // SYNs dropped
+	limited    atomic.Uint64 // SYNs dropped
+	unbuffered atomic.Uint64 // SYNs dropped for want of buffers
 
-	saidConnections, saidFlows said
+	saidConnections, saidFlows, saidBuffers said
 }
 
 // warnEvery is how often it is said that a limit is reached.
@@ -48,25 +56,46 @@ func (g *Gateway) SetLimits(l Limits) {
 		l.Flows = DefaultMaxFlows
 	}
 	g.limits.connections.Store(int64(l.Connections))
+	g.limits.buffers.Store(l.Buffers)
 	g.packets.setMax(l.Flows)
 }
 
 // enter counts a connection of the guest in, or reports that there are enough.
-// The caller of one that is in calls leave.
-func (g *Gateway) enter() bool {
-	if g.limits.now.Add(1) <= g.limits.connections.Load() {
-		return true
+// The caller of one that is in calls leave with the bytes that were counted.
+func (g *Gateway) enter() (bytes int64, ok bool) {
+	if g.limits.now.Add(1) > g.limits.connections.Load() {
+		g.limits.now.Add(-1)
+		g.tooMany()
+		return 0, false
 	}
-	g.limits.now.Add(-1)
+	bytes = g.net.BufferBytes()
+	held, most := g.limits.held.Add(bytes), g.limits.buffers.Load()
+	if most == 0 || held <= most {
+		return bytes, true
+	}
+	g.leave(bytes)
+	g.limits.unbuffered.Add(1)
+	if g.limits.saidBuffers.again() {
+		g.log.Warn("the buffers of the guest's connections come to as much as their limit lets them; SYNs beyond are dropped",
+			"bytes", most, "bytes_each", bytes, "dropped", g.limits.unbuffered.Load())
+	}
+	return 0, false
+}
+
+// tooMany counts a SYN beyond the limit of connections, and says so.
+func (g *Gateway) tooMany() {
 	g.limits.limited.Add(1)
 	if g.limits.saidConnections.again() {
 		g.log.Warn("the guest has as many connections as its limit lets it; SYNs beyond are dropped",
 			"connections", g.limits.connections.Load(), "dropped", g.limits.limited.Load())
 	}
-	return false
 }
 
-func (g *Gateway) leave() { g.limits.now.Add(-1) }
+// leave counts a connection out that enter has counted in.
+func (g *Gateway) leave(bytes int64) {
+	g.limits.now.Add(-1)
+	g.limits.held.Add(-bytes)
+}
 
 // evicted is told that flows gave way to a newer one.
 func (g *Gateway) evicted() {

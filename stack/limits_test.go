@@ -74,6 +74,71 @@ func TestConnectionsLimit(t *testing.T) {
 	eventually(t, "five connections were open under a limit of five", func() bool { return g.Stats().Open == 5 })
 }
 
+// TestBuffersLimit: a connection counts with what its buffers may hold when it
+// begins; a SYN beyond the limit is dropped, counted and told of, and a connection
+// that ends makes room.
+func TestBuffersLimit(t *testing.T) {
+	u, far := pipes(0)
+	log := &lockedBuffer{}
+	g, guest := withGuest(t, u, func(c *Config) {
+		c.Limits.Buffers = 3 << 20
+		c.Log = slog.New(slog.NewTextHandler(log, nil))
+	})
+	apply := func(text string) {
+		t.Helper()
+		s, err := knob.ParseSetting(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Apply([]knob.Setting{s}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply("stack.receive-buffer=512k")
+	apply("stack.send-buffer=64k-512k")
+	var conns []*netstack.Conn
+	for range 3 { // 1 MiB each
+		conns = append(conns, mustDial(t, guest, server))
+		<-far
+	}
+	fourth := make(chan error, 1)
+	go func() {
+		c, err := guest.Dial(testContext(t), 0, netip.AddrPortFrom(guestAddr, 0), server)
+		if err == nil {
+			err = c.Reset()
+		}
+		fourth <- err
+	}()
+	eventually(t, "a SYN beyond the limit was dropped", func() bool { return g.Stats().Unbuffered > 0 })
+	eventually(t, "somebody was told", func() bool { return strings.Contains(log.String(), "bytes=3145728 bytes_each=1048576 dropped=1") })
+	if st := g.Stats(); st.Limited != 0 {
+		t.Errorf("%d SYNs were beyond the limit of connections, want 0", st.Limited)
+	}
+	conns[0].Reset()
+	if err := <-fourth; err != nil { // its SYN is sent again
+		t.Errorf("the fourth, with room: %v", err)
+	}
+	eventually(t, "two connections were left", func() bool { return g.Stats().Open == 2 })
+
+	apply("stack.send-buffer=64k-128k") // what is open keeps its share
+	mustDial(t, guest, server)
+	eventually(t, "the third was open", func() bool { return g.Stats().Open == 3 })
+	for _, c := range conns[1:] {
+		c.Reset()
+	}
+	eventually(t, "two had ended", func() bool { return g.Stats().Open == 1 })
+	for range 3 {
+		mustDial(t, guest, server) // 640 KiB each
+	}
+	eventually(t, "four were open", func() bool { return g.Stats().Open == 4 })
+	g.SetLimits(Limits{})
+	for range 3 {
+		mustDial(t, guest, server)
+	}
+	eventually(t, "there were seven without a limit", func() bool { return g.Stats().Open == 7 })
+	eventually(t, "every connection was counted", func() bool { return g.limits.held.Load() == 7*640<<10 })
+}
+
 // TestConnectionsLimitIsAFlood: SYNs beyond the limit of connections are part of
 // a flood, which the log and the counters tell.
 func TestConnectionsLimitIsAFlood(t *testing.T) {

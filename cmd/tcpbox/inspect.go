@@ -12,6 +12,7 @@ import (
 
 	"tcpbox"
 	"tcpbox/cmd/internal/control"
+	"tcpbox/policy/knob"
 )
 
 func inspectCommand(streams Streams) *cli.Command {
@@ -104,7 +105,11 @@ func showSandbox(w io.Writer, in tcpbox.Info, now time.Time) error {
 	if in.Limits.LogRate != 0 {
 		rate = fmt.Sprintf("%d records of the log a second", in.Limits.LogRate)
 	}
-	row("limits", "%d connections, %d flows of UDP and ping, %s", in.Limits.Connections, in.Limits.UDPFlows, rate)
+	buffers := "no limit of buffers"
+	if in.Limits.Buffers != 0 {
+		buffers = "buffers of " + knob.FormatSize(in.Limits.Buffers)
+	}
+	row("limits", "%d connections, %d flows of UDP and ping, %s, %s", in.Limits.Connections, in.Limits.UDPFlows, buffers, rate)
 	row("connections", "%d open, %d made, %d refused, %d unreachable", in.Stats.Open, in.Stats.Established, in.Stats.Refused, in.Stats.Unreachable)
 	row("handshakes", "%d half-open (at most %d so far), %d dials pending", in.Stats.HalfOpen, in.Stats.PeakHalfOpen, in.Stats.Pending)
 	row("guest leg", "%s", guestLegInWords(in.GuestLeg))

@@ -175,7 +175,7 @@ func printCounters(b *bytes.Buffer, c *tcpbox.Counts) {
 	row("", "%d malformed, %d foreign source, %d not unicast", st.Malformed, st.ForeignSource, st.NotUnicast)
 	row("", "%d of one source, %d over the rate, %d floods of SYNs%s", st.DropPerSrc, st.DropRate, st.SYNFloods, map[bool]string{true: ", one goes on"}[st.SYNFlood])
 	row("orphans", "%d now, %d stayed for too long, %d were too many", st.Orphans, st.OrphansEnded, st.OrphanOverflow)
-	row("limits", "%d SYNs beyond, %d flows gave way, %d records left out", st.Limited, st.FlowsEvicted, c.LeftOut)
+	row("limits", "%d SYNs beyond, %d for want of buffers, %d flows gave way, %d records left out", st.Limited, st.Unbuffered, st.FlowsEvicted, c.LeftOut)
 	guest := "unknown"
 	if n := c.Retransmits.Guest; n != nil {
 		guest = strconv.FormatUint(*n, 10)

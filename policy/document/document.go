@@ -148,6 +148,7 @@ func (d Document) Over(under Document) Document {
 	}{
 		{&out.Limits.Connections, d.Limits.Connections},
 		{&out.Limits.UDPFlows, d.Limits.UDPFlows},
+		{&out.Limits.Buffers, d.Limits.Buffers},
 		{&out.Limits.LogRate, d.Limits.LogRate},
 	} {
 		if l.over != 0 {

@@ -26,7 +26,7 @@ tcp:
   stack.syn-backlog: 256
   time-wait.reuse: on
 sysctl: {net.ipv4.tcp_rfc1337: 1, net.ipv4.tcp_rmem: 4096 87380 6291456}
-limits: {connections: 1000, udp-flows: 64}
+limits: {connections: 1000, udp-flows: 64, buffers: 64M}
 dns: {servers: [192.0.2.53, "[2001:db8::53]:5353"], hosts: {db: 192.0.2.5, "Web.example.": [192.0.2.6, "2001:db8::6"]}}
 faults: [loss 5%, "delay 100ms ±20ms out", drop first ack when stack=FIN-WAIT-1]
 `
@@ -36,7 +36,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d.Preset != "linux" || d.Net == nil || *d.Net != policy.NetPublic || d.Limits != (Limits{Connections: 1000, UDPFlows: 64}) {
+	if d.Preset != "linux" || d.Net == nil || *d.Net != policy.NetPublic || d.Limits != (Limits{Connections: 1000, UDPFlows: 64, Buffers: 64 << 20}) {
 		t.Errorf("Parse = %+v", d)
 	}
 	var rules []string
@@ -207,6 +207,7 @@ func TestFaults(t *testing.T) {
 		{"version: 1\ntcp: {a=b: c}\n", `policy:2:7: a=b: there is no knob "a=b"`},
 		{"version: 1\ntcp: {fin-timeout: 5s, fin-timeout: 6s}\n", `policy:2:24: "fin-timeout" is given twice`},
 		{"version: 1\nlimits: {connections: 0}\n", `policy:2:23: "0" is not a limit of connections`},
+		{"version: 1\nlimits: {buffers: 64MB}\n", `policy:2:19: "64MB" is not a limit of buffers`},
 		{"version: 1\nlimits: {conections: 5}\n", `policy:2:10: there is no limit "conections"`},
 		{"version: 1\ndns: {servers: x}\n", "policy:2:16: that is no list of servers"},
 		{"version: 1\ndns: {servers: [\"fe80::1%eth0\"]}\n", `policy:2:17: "fe80::1%eth0" is not a server`},

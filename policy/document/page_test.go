@@ -50,7 +50,7 @@ func generated() string {
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
 	p("\n| key of `limits` | at most | default | |\n|---|---|---|---|\n")
 	for _, l := range LimitKeys {
-		p("| `%s` | %d | %s | %s |\n", l.Name, l.Most, l.Default, cell(l.Does))
+		p("| `%s` | %s | %s | %s |\n", l.Name, l.text(l.Most), l.Default, cell(l.Does))
 	}
 	p("\n## Knobs\n\n| knob | guest | stack | upstream | default |\n|---|---|---|---|---|\n")
 	for _, d := range knob.Table() {

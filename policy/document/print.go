@@ -42,7 +42,7 @@ func (d Document) String() string {
 		b.WriteString("limits:\n")
 		for _, l := range LimitKeys {
 			if n := *l.field(&d.Limits); n != 0 {
-				fmt.Fprintf(&b, "  %s: %d\n", l.Name, n)
+				fmt.Fprintf(&b, "  %s: %s\n", l.Name, l.text(n))
 			}
 		}
 	}

@@ -25,7 +25,11 @@ func Schema() []byte {
 	}
 	var limits object
 	for _, l := range LimitKeys {
-		limits = append(limits, field{l.Name, object{{"type", "integer"}, {"minimum", 1}, {"maximum", l.Most}, {"description", l.Does}}})
+		number := object{{"type", "integer"}, {"minimum", 1}, {"maximum", l.Most}, {"description", l.Does}}
+		if l.Size {
+			number = object{{"type", []string{"integer", "string"}}, {"minimum", 1}, {"maximum", l.Most}, {"pattern", "^[0-9]+[kMG]?$"}, {"description", l.Does}}
+		}
+		limits = append(limits, field{l.Name, number})
 	}
 	addresses := object{{"anyOf", []any{text("an address"), object{{"type", "array"}, {"items", text("an address")}}}}}
 	schema := object{

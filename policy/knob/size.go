@@ -1,6 +1,7 @@
 package knob
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -26,6 +27,18 @@ func parseSize(text string) (bytes int, message string) {
 	}
 	return int(n) * unit, ""
 }
+
+// ParseSize reads a number of bytes: 4096, 64k, 4M or 1G.
+func ParseSize(text string) (bytes int, err error) {
+	bytes, message := parseSize(text)
+	if message != "" {
+		return 0, errors.New(message)
+	}
+	return bytes, nil
+}
+
+// FormatSize writes what ParseSize reads, as short as it can be without loss.
+func FormatSize(bytes int) string { return formatSize(bytes) }
 
 // formatSize writes what parseSize reads, with the largest unit that leaves a
 // whole number.

@@ -92,6 +92,7 @@ func (s *Stack) SetReceiveBuffer(size int) error {
 	if err := s.setOption(&opt); err != nil {
 		return err
 	}
+	s.receiveBuffer.Store(int64(size))
 	// The window of a forwarder is its own and cannot be changed.
 	s.forwarder.Store(tcp.NewForwarder(s.ns, size, forwarderLimit, s.admission.handler))
 	return nil
@@ -102,5 +103,13 @@ func (s *Stack) SetReceiveBuffer(size int) error {
 // least 4 KB.
 func (s *Stack) SetSendBuffer(first, most int) error {
 	opt := tcpip.TCPSendBufferSizeRangeOption{Min: tcp.MinBufferSize, Default: first, Max: most}
-	return s.setOption(&opt)
+	if err := s.setOption(&opt); err != nil {
+		return err
+	}
+	s.sendBuffer.Store(int64(most))
+	return nil
 }
+
+// BufferBytes is how much a connection that begins now may hold in its two
+// buffers, at most: what SetReceiveBuffer and SetSendBuffer have last set.
+func (s *Stack) BufferBytes() int64 { return s.receiveBuffer.Load() + s.sendBuffer.Load() }

@@ -43,6 +43,9 @@ type Stack struct {
 	log        *slog.Logger
 	rto        rto
 
+	receiveBuffer atomic.Int64 // bytes; see BufferBytes
+	sendBuffer    atomic.Int64
+
 	reservedPorts atomic.Pointer[[]knob.PortRange] // nil: none
 
 	timeWait  *timeWaitOptions
