@@ -33,7 +33,12 @@ func (a labArgs) openReport(l *lab.Lab) (*reportFile, error) {
 		return nil, &reportError{usagef("for example: --report report.html", "--report %q: it is a directory", path)}
 	}
 	var f *os.File
-	if err == nil {
+	info, statErr := os.Stat(path)
+	switch {
+	case err != nil:
+	case statErr == nil && !info.Mode().IsRegular(): // a terminal or a pipe: not to be replaced
+		f, err = os.OpenFile(path, os.O_WRONLY, 0)
+	default:
 		f, err = os.OpenFile(path+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
 	}
 	if err != nil {
@@ -53,11 +58,11 @@ func (r *reportFile) write(report *lab.Report) error {
 	}
 	w := bufio.NewWriter(r.file)
 	err := errors.Join(report.WriteHTML(w, lab.Page{Version: version, When: time.Now()}), w.Flush(), r.file.Close())
-	if err == nil {
+	if err == nil && r.isPart() {
 		err = os.Rename(r.file.Name(), r.path)
 	}
 	if err != nil {
-		_ = os.Remove(r.file.Name())
+		_ = r.remove()
 		return &reportError{hinted(fmt.Sprintf("--report %q: %v", r.path, underlying(err)), "the lab has run: without --report its result is printed")}
 	}
 	return nil
@@ -68,7 +73,17 @@ func (r *reportFile) discard() error {
 	if r == nil {
 		return nil
 	}
-	return errors.Join(r.file.Close(), os.Remove(r.file.Name()))
+	return errors.Join(r.file.Close(), r.remove())
+}
+
+// isPart says whether the file is to take the place of another, once it is whole.
+func (r *reportFile) isPart() bool { return r.file.Name() != r.path }
+
+func (r *reportFile) remove() error {
+	if !r.isPart() {
+		return nil
+	}
+	return os.Remove(r.file.Name())
 }
 
 func isReportError(err error) bool {

@@ -104,7 +104,7 @@ func TestAFollowerIsKilled(t *testing.T) {
 
 // TestASandboxDiesWhileItIsFollowed: a sandbox that was killed has not told all, and
 // who follows its log says so, in one line. One that has ended as it should has
-// nothing more to tell, and what shows a present that is no more ends in silence.
+// nothing more to tell; what shows a present that is no more says just that.
 func TestASandboxDiesWhileItIsFollowed(t *testing.T) {
 	everybody(t, func(t *testing.T, n *testnet.Net, c caller) {
 		for _, row := range []struct {
@@ -128,7 +128,10 @@ func TestASandboxDiesWhileItIsFollowed(t *testing.T) {
 				for i, f := range all {
 					args := followers(name)[i]
 					want, said := 0, "^$"
-					if row.killed && args[0] == "log" {
+					switch {
+					case args[0] != "log":
+						said = "^tcpbox: sandbox \"" + name + "\" has ended\n$"
+					case row.killed:
 						want, said = 125, "^tcpbox: error: [^\n]*sandbox \""+name+"\"[^\n]*it has ended[^\n]*\n$"
 					}
 					if code := f.wait(); code != want || !regexp.MustCompile(said).MatchString(f.stderr.String()) {

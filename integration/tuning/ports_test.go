@@ -238,7 +238,7 @@ func (r portRow) attempt(t *testing.T) (got portRow, why string) {
 		}
 	}
 	if r.held != uncertain {
-		got.held = p.held()
+		got.held = p.settled(r.held)
 	}
 	got.beyond = p.beyond()
 	switch {
@@ -432,6 +432,16 @@ func (p *portBox) held() int {
 		return p.box.Stats().TimeWait
 	}
 	return len(p.guestHolds())
+}
+
+// settled is held when it is as many as expected, or will not be: a connection
+// that has just closed may pass through TIME-WAIT also where it lasts no time.
+func (p *portBox) settled(expected int) (n int) {
+	for end := time.Now().Add(delay / 4); ; time.Sleep(time.Millisecond) {
+		if n = p.held(); n == expected || time.Now().After(end) {
+			return n
+		}
+	}
 }
 
 // guestHolds are the ports of the guest's connections in TIME-WAIT.

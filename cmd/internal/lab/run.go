@@ -110,8 +110,12 @@ func (r *Runner) Run(ctx context.Context, l *Lab) (*Report, error) {
 		}
 	}
 	for i := range l.Variants {
+		select { // here and not in the goroutine, so that rows begin in order
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			continue
+		}
 		group.Go(func() {
-			slots <- struct{}{}
 			defer func() { <-slots }()
 			if ctx.Err() == nil {
 				one(i, 1)
