@@ -172,7 +172,13 @@ func (s *Stack) Run() error {
 	}
 	s.running.Add(3)
 	s.runMu.Unlock()
-	go s.sweep()
+	// The sweeper's time begins here, and not when its goroutine does: on a clock
+	// that is advanced by hand much may have passed by then.
+	tick := make(chan struct{}, 1)
+	go s.sweep(tick, s.clock.AfterFunc(sweepEvery, func() {
+		s.settling.busy.Add(1)
+		tick <- struct{}{}
+	}))
 	go s.endCondemned()
 	defer s.running.Done()
 	return s.link.run()
@@ -236,13 +242,8 @@ const sweepEvery = time.Second
 // sweep looks at all endpoints once a second. It finds nothing new, the
 // tracker having been told of everything; it ends what gVisor would keep for
 // ever, and dials that nobody waits for.
-func (s *Stack) sweep() {
+func (s *Stack) sweep(tick <-chan struct{}, timer tcpip.Timer) {
 	defer s.running.Done()
-	tick := make(chan struct{}, 1)
-	timer := s.clock.AfterFunc(sweepEvery, func() {
-		s.settling.busy.Add(1)
-		tick <- struct{}{}
-	})
 	defer timer.Stop()
 	for {
 		select {
