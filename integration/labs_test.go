@@ -91,7 +91,7 @@ func TestEveryLab(t *testing.T) {
 					}
 				}
 			}
-			if places["guest"] == 0 || places["stack"] == 0 {
+			if places["guest"] == 0 || places["stack"] == 0 || places["host"] == 0 {
 				t.Errorf("labs by place: %v", places)
 			}
 		})

@@ -15,8 +15,8 @@ import (
 	"tcpbox/cmd/internal/lab"
 )
 
-// labCommand is tcpbox lab. Its last subcommand is not for people: it is the
-// guest of a lab's sandbox.
+// labCommand is tcpbox lab. Its last subcommands are not for people: they are the
+// guest of a lab's sandbox, and its host.
 func labCommand(streams Streams) *cli.Command {
 	c := &cli.Command{
 		Name:  "lab",
@@ -33,6 +33,7 @@ func labCommand(streams Streams) *cli.Command {
 			{Name: "show", Action: func(c *cli.Context) error { return labShow(c.Args().Slice(), streams) }},
 			{Name: "run", Action: func(c *cli.Context) error { return labRun(c.Args().Slice(), streams) }},
 			{Name: "guest", Hidden: true, Action: func(*cli.Context) error { return lab.ServeGuest(streams.In, streams.Out) }},
+			{Name: "host", Hidden: true, Action: func(*cli.Context) error { return lab.ServeHost(streams.In, streams.Out, streams.Err) }},
 		},
 	}
 	for _, sub := range c.Subcommands {

@@ -33,9 +33,12 @@ func chapter(l *Lab, output string) string {
 	for _, text := range l.Story {
 		p("%s", text)
 	}
-	if l.onStack() {
+	switch {
+	case l.onHost():
+		p("This lab runs on the kernel of the machine in front of you, in a sandbox for each row, which has a host of its own: a network namespace that stands for the machine's.")
+	case l.onStack():
 		p("This lab runs in virtual time, on two hosts of the stack that are joined in memory: what it shows is the standard, as the stack follows it, and not a kernel.")
-	} else {
+	default:
 		p("This lab runs on the kernel of the machine in front of you, in a sandbox for each row.")
 	}
 	b.WriteString(outputBegins + "$ tcpbox lab run " + l.Name + "\n" + strings.TrimSpace(output) + outputEnds + "\n")

@@ -40,8 +40,8 @@ func (l *Lab) faults() (faults []fault) {
 	if len(l.Variants) == 0 {
 		bad(-1, -1, fmt.Errorf("%s: it has no rows", l.Name))
 	}
-	if !slices.Contains([]Where{"", OnGuest, OnStack}, l.Where) {
-		bad(-1, -1, fmt.Errorf("%s: there is no place %q; the places are %q and %q", l.Name, l.Where, OnGuest, OnStack))
+	if !slices.Contains([]Where{"", OnGuest, OnStack, OnHost}, l.Where) {
+		bad(-1, -1, fmt.Errorf("%s: there is no place %q; the places are %q, %q and %q", l.Name, l.Where, OnGuest, OnStack, OnHost))
 	}
 	for _, err := range l.checkSettings(l.Settings) {
 		bad(-1, -1, err)
@@ -78,7 +78,11 @@ func (v *Variant) check(l *Lab, bad func(step int, err error)) {
 		bad(-1, errors.New("it has no steps"))
 	}
 	for _, name := range slices.Concat(slices.Sorted(maps.Keys(v.After)), slices.Sorted(maps.Keys(v.Within))) {
-		if v.stepOf(name) == "" && !l.counts(name) {
+		switch {
+		case v.stepOf(name) != "" || l.counts(name):
+		case isOfHost(name):
+			bad(-1, errNotOnHost(name))
+		default:
 			bad(-1, checkCount(name))
 		}
 	}
@@ -92,6 +96,19 @@ func (v *Variant) check(l *Lab, bad func(step int, err error)) {
 			bad(i, fmt.Errorf("step %d: a step cannot be called %q", i+1, s.Name))
 		}
 		names[s.Name] = true
+		if s.Set != nil {
+			for _, err := range l.checkSettings(s.Set.Settings) {
+				bad(i, fmt.Errorf("step %s: %w", s.Name, err))
+			}
+		}
+		for _, name := range slices.Concat(slices.Sorted(maps.Keys(s.Expect)), slices.Sorted(maps.Keys(s.Within))) {
+			if isOfHost(name) && !l.onHost() {
+				bad(i, fmt.Errorf("step %s: %w", s.Name, errNotOnHost(name)))
+			}
+		}
+		if l.onHost() && s.In == InHost && s.Listen == nil && s.Accept == nil && s.Act == nil {
+			bad(i, fmt.Errorf("step %s: the host does not do %q; it does listen, accept and act", s.Name, s.kinds()))
+		}
 		if (s.Sim != nil) != l.onStack() {
 			bad(i, fmt.Errorf("step %s: scripts, and only they, are steps of a lab in virtual time", s.Name))
 		}
@@ -157,7 +174,7 @@ func (s *Step) check() error {
 		}
 	case s.Set != nil:
 		_, err := faultsOf(s.Set.Faults)
-		return errors.Join(append((&Lab{}).checkSettings(s.Set.Settings), err)...)
+		return errors.Join(append((&Lab{Where: OnHost}).checkSettings(s.Set.Settings), err)...)
 	}
 	return nil
 }
@@ -183,14 +200,17 @@ func oneOf[T ~string](what string, word T, known ...T) error {
 // counts reports whether something counts a figure when all steps are done. In
 // virtual time everything is counted: see player.figures.
 func (l *Lab) counts(name string) bool {
-	return l.onStack() || checkCount(name) == nil
+	return l.onStack() || checkCount(name) == nil && (l.onHost() || !isOfHost(name))
 }
 
 func (l *Lab) checkSettings(settings []Setting) (errs []error) {
 	for _, s := range settings {
 		if name, _, ok := s.Sysctl(); ok {
-			if l.onStack() {
+			switch {
+			case l.onStack():
 				errs = append(errs, noKernel(name))
+			case strings.HasPrefix(name, ofHost) && !l.onHost():
+				errs = append(errs, fmt.Errorf("%s is set only in a lab with where: %s", name, OnHost))
 			}
 			continue
 		}

@@ -27,6 +27,18 @@ var claimsTimeWait = []Claim{
 		},
 	},
 	{
+		sectionTimeWait, "A client that runs out of ports needs a wider range.", HalfTrue,
+		"It moves the wall, where the ports are the client's: twice the range is {1} TIME-WAITs instead of {2}. Behind a proxy it is the proxy's " +
+			"host whose ports are short, and the wider range of the client changes nothing: {3} connections succeed, as before, {4}, and the next gets no answer.",
+		[]Shown{
+			{"time-wait-exhaustion", "wider-range", guestTimeWait, 80, 0},
+			{"time-wait-exhaustion", "default", guestTimeWait, 40, 0},
+			{"host-port-exhaustion", "guest-range", "first.ok", 40, 0},
+			{"host-port-exhaustion", "guest-first", "first.ok", 40, 0},
+			{"host-port-exhaustion", "guest-range", "first.ETIMEDOUT", 1, 0},
+		},
+	},
+	{
 		sectionTimeWait, "Sockets in TIME-WAIT cannot be reused.", False,
 		"With tcp_tw_reuse=1 the kernel gives their ports out again, when a second has passed: of 40 ports {1} at first, {2} at once, {3} " +
 			"later. With tcp_tw_reuse_delay at 1 ms there is no wall: {4} of 60 at once.",

@@ -25,6 +25,13 @@ const (
 	// timeWaitOverflow is TIME-WAITs that the guest's kernel refused to begin:
 	// TcpExtTCPTimeWaitOverflow.
 	timeWaitOverflow = "time-wait-overflow"
+
+	// noPort is SYNs that the stack has dropped because the host had no port left.
+	noPort = "no-port"
+
+	// upstreamTimeWait is the sockets in TIME-WAIT that the stack has made on the
+	// host.
+	upstreamTimeWait = "upstream.time-wait"
 )
 
 var counts = []string{guestTimeWait, stackTimeWait, synRetransmits, timeWaitOverflow}

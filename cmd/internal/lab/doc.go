@@ -15,6 +15,10 @@
 // hosts (package sim): their steps are scripts (SimStep), which a player does line
 // by line. A check that does not hold is a Miss.
 //
+// A row of a lab that is OnHost runs as one of a guest does, in a process of its own
+// (ServeHost) whose network namespace stands for the host, so that the host's side
+// can be set and counted too.
+//
 // Further steps are done by more programs in the guest, and by the stack: it opens
 // connections to the guest and plays hosts. Labs that need no kernel run in virtual
 // time, on two hosts of package sim. A lab may also be read from a file, see Parse.

@@ -71,10 +71,19 @@ const (
 	// OnStack: two hosts of the stack on a link in memory, in virtual time. It
 	// needs no kernel and no privilege, and shows the standard, not Linux.
 	OnStack Where = "stack"
+
+	// OnHost: a sandbox for each row, and a host of its own for each sandbox: a
+	// network namespace that stands for the host's, with settings ("host.net.…")
+	// and servers (InHost) of its own. The sandbox may reach its loopback, and it
+	// reaches nothing else.
+	OnHost Where = "host"
 )
 
 // onStack reports whether the rows run in virtual time.
 func (l *Lab) onStack() bool { return l.Where == OnStack }
+
+// onHost reports whether each row has a host of its own.
+func (l *Lab) onHost() bool { return l.Where == OnHost }
 
 // Variant is a row: what is changed, what is done and what is expected.
 type Variant struct {
@@ -165,13 +174,18 @@ func (l *Lab) groups() []groupHead {
 }
 
 // Setting is one thing that is set: NAME=VALUE. A name that begins with "net."
-// is a sysctl of the guest's network namespace; every other is a knob, written
-// as for --tcp.
+// is a sysctl of the guest's network namespace, one that begins with "host.net."
+// of the host's, in labs that are OnHost; every other is a knob, written as for
+// --tcp.
 type Setting string
 
-// Sysctl returns the name and the value of a sysctl; ok is false for a knob.
+// ofHost begins the name of a sysctl of the host's namespace.
+const ofHost = "host."
+
+// Sysctl returns the name and the value of a sysctl; ok is false for a knob. That
+// of a sysctl of the host's begins with "host.".
 func (s Setting) Sysctl() (name, value string, ok bool) {
-	if !strings.HasPrefix(string(s), "net.") {
+	if !strings.HasPrefix(strings.TrimPrefix(string(s), ofHost), "net.") {
 		return "", "", false
 	}
 	name, value, ok = strings.Cut(string(s), "=")
@@ -212,6 +226,7 @@ type Source struct {
 func Labs() []Lab {
 	return []Lab{
 		TimeWaitExhaustion(40),
+		HostPortExhaustion(40),
 		TimeWaitLength(),
 		SYNBacklog(2),
 		AcceptOverflow(),

@@ -23,6 +23,7 @@ var update = flag.Bool("update", false, "rewrite the files in testdata")
 // argument.
 var parts = map[string]func() error{
 	"lab-guest": func() error { return ServeGuest(os.Stdin, os.Stdout) },
+	"lab-host":  func() error { return ServeHost(os.Stdin, os.Stdout, os.Stderr) },
 	"lab-user":  becomeUser,
 	"lab-run":   func() error { return runPart(runner()) },
 	"lab-broken": func() error {
@@ -74,7 +75,7 @@ func becomeUser() error {
 
 // runner runs labs with the test binary as their guest.
 func runner() *Runner {
-	return &Runner{Guest: []string{os.Args[0], "lab-guest"}, Stderr: os.Stderr}
+	return &Runner{Guest: []string{os.Args[0], "lab-guest"}, Host: []string{os.Args[0], "lab-host"}, Stderr: os.Stderr}
 }
 
 // runPart runs the lab that it reads and writes the report.

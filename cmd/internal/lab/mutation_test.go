@@ -18,6 +18,7 @@ type mutation struct {
 // mutations are those of each lab.
 var mutations = map[string][]mutation{
 	"time-wait-exhaustion": timeWaitMutations,
+	"host-port-exhaustion": hostPortMutations,
 	"close-wait-leak":      closeWaitMutations,
 	"fin-wait2-stuck":      finWait2Mutations,
 	"rst-vs-fin":           rstVsFINMutations,

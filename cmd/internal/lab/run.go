@@ -23,6 +23,10 @@ type Runner struct {
 	// with the arguments "lab guest".
 	Guest []string
 
+	// Host is the command that calls ServeHost. Nil means this very program with the
+	// arguments "lab host".
+	Host []string
+
 	// Stderr is the guest's standard error. Nil means /dev/null.
 	Stderr *os.File
 
@@ -40,6 +44,10 @@ type Runner struct {
 	// start makes the box of a row. Nil means a sandbox, and two hosts in memory
 	// for labs that run in virtual time.
 	start func(context.Context, *Lab, *Variant) (box, error)
+
+	// host is what stands for the sandboxes' host, in ServeHost. Nil means the
+	// machine's own namespace.
+	host *host
 }
 
 // box is what a row runs in.
@@ -148,6 +156,8 @@ func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (row Row, again bo
 	start := r.start
 	switch {
 	case start != nil:
+	case l.onHost() && r.host == nil:
+		return r.elsewhere(ctx, l, row)
 	case l.onStack():
 		start = startSim
 	default:
@@ -169,8 +179,9 @@ func (r *Runner) row(ctx context.Context, l *Lab, v *Variant) (row Row, again bo
 	}
 	row.Took = time.Since(begin)
 	var missing *missingError
+	var none *noHostError
 	switch {
-	case errors.As(err, &missing), errors.Is(err, errLate):
+	case errors.As(err, &missing), errors.As(err, &none), errors.Is(err, errLate):
 		row.Skipped = err.Error()
 	case err != nil:
 		row.Err = err.Error()

@@ -29,6 +29,7 @@ type sandbox struct {
 	columns  []string      // what is counted at the end beside what is expected
 	patience time.Duration // for counts to become what is expected
 	log      *logKeeper    // nil: nothing is kept
+	host     *host         // nil: the machine's, which is let alone
 }
 
 // startSandbox starts a sandbox for a row, offline, with the row's knobs. The
@@ -72,7 +73,12 @@ func (r *Runner) startSandbox(ctx context.Context, l *Lab, v *Variant) (box, err
 	s := &sandbox{
 		columns: columns,
 		stack:   newEndpoints(), programs: make(map[string]*talk), args: cfg.Args, stderr: r.Stderr,
-		patience: cmp.Or(r.Patience, patience),
+		patience: cmp.Or(r.Patience, patience), host: r.host,
+	}
+	if s.host != nil {
+		if cfg.Policy, err = policyOfHost(); err != nil {
+			return nil, err
+		}
 	}
 	cfg.OnRecords = s.stack.read
 	if r.KeepLog {
@@ -158,6 +164,8 @@ func (s *sandbox) do(ctx context.Context, st *Step) (Figures, error) {
 		return s.command(ctx, st.Command)
 	case st.In == InStack:
 		return s.end.do(ctx, st)
+	case st.In == InHost && s.host != nil:
+		return s.host.serves.do(st)
 	}
 	t, err := s.program(ctx, st.In)
 	if err != nil {
@@ -238,7 +246,12 @@ func (s *sandbox) set(st *Set) error {
 
 func (s *sandbox) sysctl(name string) (string, error) { return s.box.NS().Sysctl(name) }
 
-func (s *sandbox) setSysctl(name, value string) error { return s.box.NS().SetSysctl(name, value) }
+func (s *sandbox) setSysctl(name, value string) error {
+	if name, ok := strings.CutPrefix(name, ofHost); ok && s.host != nil {
+		return s.host.SetSysctl(name, value)
+	}
+	return s.box.NS().SetSysctl(name, value)
+}
 
 func (s *sandbox) sockets() (sockets, error) {
 	text, err := s.box.NS().ProcNet("sockstat")

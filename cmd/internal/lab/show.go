@@ -56,6 +56,9 @@ func (l *Lab) Show(w io.Writer, style Style) error {
 	}
 	section("the set-up of every row")
 	b.WriteString(wrap(l.Setup, "  ", width))
+	if l.onHost() {
+		b.WriteString(wrap("Each row has a host of its own: a network namespace that stands for the machine's, which is let alone.", "  ", width))
+	}
 	if l.onStack() {
 		b.WriteString(wrap("It runs in virtual time, on two hosts of the stack that are joined in memory: what it shows is the "+
 			"standard, as the stack follows it, and not a kernel.", "  ", width))

@@ -29,18 +29,22 @@ import (
 //	sent.LEG.FLAGS            segments that a leg has sent: SYN, SYN-ACK, FIN and RST with
 //	                          or without ACK, and ACK without anything else
 //	Tcp…, TcpExt…, Ip…        the kernel's counters, by the names of nstat(8)
+//	upstream.STATE            sockets in a state that the stack has made on the host, by
+//	                          sock_diag(7), in labs that are OnHost
+//	no-port                   SYNs that were dropped because the host had no port left:
+//	                          no_port of tcpbox stat
 //
 // A state is written in small letters, as "close-wait".
 
 // checkCount reports what is wrong with the name of something that is to be
 // counted.
 func checkCount(name string) error {
-	if slices.Contains(counts, name) || isCounter(name) {
+	if slices.Contains(counts, name) || isCounter(name) || name == noPort {
 		return nil
 	}
 	kind, rest, _ := strings.Cut(name, ".")
 	switch kind {
-	case "guest", "stack", "timer", "unread", "unsent":
+	case "guest", "stack", "upstream", "timer", "unread", "unsent":
 		state, program, owned := strings.Cut(rest, ".")
 		if _, err := tcpstate.Parse(strings.ToUpper(state)); err != nil || owned && (kind != "guest" || program == "") {
 			return fmt.Errorf("nothing counts %q: there is no state %q", name, state)
@@ -111,6 +115,8 @@ func (n *snapshot) count(name string) (int, error) {
 		name = "TcpExtTCPSynRetrans"
 	case timeWaitOverflow:
 		name = "TcpExtTCPTimeWaitOverflow"
+	case noPort:
+		return int(n.s.box.Stats().NoPort), nil
 	case stackTimeWait:
 		_, waiting := n.s.stack.count()
 		return waiting, nil
@@ -135,6 +141,8 @@ func (n *snapshot) count(name string) (int, error) {
 		return 0, err
 	}
 	switch {
+	case kind == "upstream":
+		return n.s.host.dialled(state)
 	case kind == "stack":
 		return n.s.stack.in(tcpstate.Stack, state, 0), nil
 	case owned:

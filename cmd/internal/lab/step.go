@@ -9,7 +9,7 @@ type Step struct {
 	When When   `json:"when,omitempty"`
 
 	// In is who does it: empty is the guest's first program, InStack the stack,
-	// any other name a further program in the guest, which is started when it has
+	// InHost the host of a lab that is OnHost, any other name a further program in the guest, which is started when it has
 	// its first step.
 	In string `json:"in,omitempty"`
 
@@ -106,8 +106,12 @@ type Fetch struct {
 // InStack is the stack as the one who does a step.
 const InStack = "stack"
 
-// Listen opens a port. In the guest At is ":80", and in the stack the name of a
-// peer and a port that it does not have yet, "server:81".
+// InHost is the host as the one who does a step, in labs that are OnHost. It
+// serves: Listen, Accept and Act.
+const InHost = "host"
+
+// Listen opens a port. In the guest and on the host At is ":80", and in the stack
+// the name of a peer and a port that it does not have yet, "server:81".
 type Listen struct {
 	At string `json:"at"`
 
