@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"reflect"
 	"strings"
 	"syscall"
 	"testing"
@@ -91,6 +92,30 @@ func TestAHostEndsWithItsRunner(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// TestAHostTellsWhatHappened: the log comes whole out of the row's process.
+func TestAHostTellsWhatHappened(t *testing.T) {
+	l := Teardown()
+	report, err := (&Runner{KeepLog: true}).Run(t.Context(), &l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := hostAnswer{Measured: Figures{"ok": 0}, Again: true, Log: report.Rows[0].Log}
+	if len(told.Log.Records) == 0 || len(told.Log.Segments) == 0 {
+		t.Fatal("nothing happened")
+	}
+	var out bytes.Buffer
+	if err := gob.NewEncoder(&out).Encode(told); err != nil {
+		t.Fatal(err)
+	}
+	var heard hostAnswer
+	if err := gob.NewDecoder(&out).Decode(&heard); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(heard, told) {
+		t.Errorf("heard %+v, was told %+v", heard, told)
+	}
 }
 
 // TestWithoutAHostARowIsSkipped: where none can be started the reason is told.

@@ -64,7 +64,7 @@ func HostPortExhaustion(ports int) Lab {
 			"Who closes first is passed on: where the client sends the first FIN, so does the proxy, and the TIME-WAIT of its own connection " +
 				"holds the host's port for 60 seconds. So the wall of time-wait-exhaustion stands on the host once more.",
 			"The client learns nothing of it. Its connect(2) does not fail with EADDRNOTAVAIL, for it has ports. tcpbox lacks a port and says nothing: the " +
-				"SYN is dropped, and counted as no_port. The client's kernel repeats it, and gives up with ETIMEDOUT, as if the server were gone.",
+				"SYN is dropped, and counted. The client's kernel repeats it, and gives up with ETIMEDOUT, as if the server were gone.",
 			fmt.Sprintf("The lab gives the host %d ports. Its server is on the host's loopback, where Linux's default of tcp_tw_reuse, 2, would reuse ports; "+
 				"it is set to 0, which to any other address is the same.", ports),
 		},
@@ -156,7 +156,7 @@ func HostPortExhaustion(ports int) Lab {
 				"who closes first. What is set in the client does not help.", ports, ports+1),
 		},
 		Production: []Look{
-			{"tcpbox stat NAME", "no_port: SYNs that were dropped because the host had no port or descriptor left"},
+			{"tcpbox stat NAME", "\"no port left\", in JSON no_port: SYNs that were dropped because the host had no port or descriptor left"},
 			{"ss -Htan state time-wait | awk '{print $4}' | sort | uniq -c | sort -n", "on the host: TIME-WAITs by destination; one that comes near to the number of ports is the one that fails"},
 			{"ss -Htn state established dst ADDRESS | wc -l", "on the host: connections that are open to one server at once"},
 			{"sysctl net.ipv4.ip_local_port_range net.ipv4.tcp_tw_reuse", "on the host: how many ports there are, and whether they are reused"},
