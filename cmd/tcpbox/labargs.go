@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"tcpbox/cmd/internal/lab"
 )
@@ -244,9 +245,20 @@ func (a labArgs) one(verb string, all []lab.Lab) (*lab.Lab, error) {
 	return nil, usagef(hint, "there is no lab %q", name)
 }
 
+// readLab reads the file of a lab, or as much of it as Parse finds too much. It
+// does not wait for ever for a FIFO that nobody writes to.
+func readLab(name string) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readInTime(f, policyPatience)
+}
+
 // labFile reads a lab from a file.
 func labFile(name string) (*lab.Lab, error) {
-	text, err := os.ReadFile(name)
+	text, err := readLab(name)
 	if err != nil {
 		return nil, usagef(`see "tcpbox lab ls" for the labs that there are`, "cannot read the lab: %s", textOf(err))
 	}

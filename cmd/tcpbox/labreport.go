@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tcpbox/cmd/internal/lab"
 )
@@ -32,17 +35,41 @@ func (a labArgs) openReport(l *lab.Lab) (*reportFile, error) {
 	} else if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
 		return nil, &reportError{usagef("for example: --report report.html", "--report %q: it is a directory", path)}
 	}
-	var f *os.File
-	info, statErr := os.Stat(path)
-	switch {
-	case err != nil:
-	case statErr == nil && !info.Mode().IsRegular(): // a terminal or a pipe: not to be replaced
-		f, err = os.OpenFile(path, os.O_WRONLY, 0)
-	default:
-		f, err = os.OpenFile(path+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+	var r *reportFile
+	if err == nil {
+		r, err = newReportFile(path)
 	}
 	if err != nil {
 		return nil, &reportError{hinted(fmt.Sprintf("--report %q: %v", path, underlying(err)), "name a file that can be written")}
+	}
+	return r, nil
+}
+
+// newReportFile makes the file that takes the place of the one at path, beside it
+// and under a name that nobody can know. What is no file, such as a pipe or a
+// terminal, is written to and not replaced; of a symbolic link, what it leads to is
+// replaced.
+func newReportFile(path string) (*reportFile, error) {
+	switch info, err := os.Stat(path); {
+	case err == nil && !info.Mode().IsRegular():
+		f, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0) // a FIFO that nobody reads is an error
+		return &reportFile{path, f}, err
+	case err == nil:
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return nil, err
+		}
+		if err := unix.Access(path, unix.W_OK); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".tcpbox-*.html")
+	if err != nil {
+		return nil, err
+	}
+	mask := unix.Umask(0)
+	unix.Umask(mask)
+	if err := f.Chmod(0o666 &^ os.FileMode(mask)); err != nil {
+		return nil, errors.Join(err, f.Close(), os.Remove(f.Name()))
 	}
 	return &reportFile{path, f}, nil
 }

@@ -16,8 +16,9 @@ import (
 	"tcpbox/stack/dns"
 )
 
-// maxPolicyFile is more than Parse takes, so that Parse says so.
-const maxPolicyFile = 1 << 20
+// maxFile is more than is taken of a policy or a lab, so that who parses it says
+// so.
+const maxFile = 1<<20 + 1
 
 // readPolicy reads the policy document in a file. Each fault of it is wrong
 // input.
@@ -61,7 +62,7 @@ func readInTime(f *os.File, patience time.Duration) ([]byte, error) {
 		}
 	}
 	for {
-		data, err := io.ReadAll(io.LimitReader(f, maxPolicyFile))
+		data, err := io.ReadAll(io.LimitReader(f, maxFile))
 		if len(data) > 0 || err != nil || !pipe {
 			return data, err
 		}

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"tcpbox/policy"
 	"tcpbox/policy/knob"
@@ -15,10 +17,21 @@ import (
 // maxTimes bounds what one step does.
 const maxTimes = 1 << 20
 
+// maxHead is how wide the head of a column may be.
+const maxHead = 5
+
+// isName says whether a lab or a file can be called so.
+func isName(name string) bool {
+	return name != "" && !strings.ContainsFunc(name, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-'
+	})
+}
+
 // fault is what is wrong with a lab: with a row of it, and with a step of that,
 // if their numbers are not below zero.
 type fault struct {
 	row, step int
+	key       string // of the lab or the row, if it is the fault's
 	err       error
 }
 
@@ -33,24 +46,36 @@ func (l *Lab) Check() error {
 
 // faults are what is wrong with a lab, in order.
 func (l *Lab) faults() (faults []fault) {
-	bad := func(row, step int, err error) { faults = append(faults, fault{row, step, err}) }
-	if l.Name == "" {
+	bad := func(row, step int, err error) { faults = append(faults, fault{row, step, "", err}) }
+	of := func(key string, err error) { faults = append(faults, fault{-1, -1, key, err}) }
+	switch {
+	case l.Name == "":
 		bad(-1, -1, errors.New("it has no name"))
+	case !isName(l.Name):
+		of("name", fmt.Errorf("the name %.80q is not of lower-case letters, digits and hyphens", l.Name))
+	}
+	if strings.ContainsFunc(l.Title, unicode.IsControl) {
+		of("title", fmt.Errorf("the title %.80q is more than a line of text", l.Title))
+	}
+	for _, c := range l.Columns {
+		if utf8.RuneCountInString(c.Head) > maxHead || strings.ContainsFunc(c.Head, unicode.IsControl) {
+			of("columns", fmt.Errorf("the head %.80q of a column is not of at most %d letters", c.Head, maxHead))
+		}
 	}
 	if len(l.Variants) == 0 {
 		bad(-1, -1, fmt.Errorf("%s: it has no rows", l.Name))
 	}
 	if !slices.Contains([]Where{"", OnGuest, OnStack, OnHost}, l.Where) {
-		bad(-1, -1, fmt.Errorf("%s: there is no place %q; the places are %q, %q and %q", l.Name, l.Where, OnGuest, OnStack, OnHost))
+		of("where", fmt.Errorf("%s: there is no place %q; the places are %q, %q and %q", l.Name, l.Where, OnGuest, OnStack, OnHost))
 	}
 	for _, err := range l.checkSettings(l.Settings) {
-		bad(-1, -1, err)
+		of("settings", err)
 	}
 	if _, err := l.peers(); err != nil {
-		bad(-1, -1, err)
+		of("peers", err)
 	}
 	if _, err := faultsOf(l.Faults); err != nil {
-		bad(-1, -1, err)
+		of("faults", err)
 	}
 	names := map[string]bool{}
 	for i := range l.Variants {

@@ -9,6 +9,10 @@ import (
 // Lab is a story about TCP, told as data. It can be written as JSON and read
 // back without loss.
 type Lab struct {
+	// strict: its rows insist on the lab's settings as on their own. Of a lab that
+	// is built in some are for certain kernels only.
+	strict bool
+
 	Name     string `json:"name"`     // lower case, with hyphens
 	Title    string `json:"title"`    // one line: what it shows
 	Question string `json:"question"` // one sentence
@@ -278,6 +282,9 @@ func (l *Lab) settings(v *Variant) (all []Setting, own map[Setting]bool) {
 	for _, s := range l.Settings {
 		if !names[s.name()] {
 			all = append(all, s)
+			if l.strict {
+				own[s] = true
+			}
 		}
 	}
 	return append(all, v.Settings...), own

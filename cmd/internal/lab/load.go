@@ -45,12 +45,17 @@ func Parse(file string, data []byte) (*Lab, error) {
 	p.value(root, reflect.ValueOf(&l).Elem(), "lab")
 	if len(p.faults) == 0 {
 		for _, f := range l.faults() {
-			p.at(place(root, f.row, f.step), f.err)
+			n := place(root, f.row, f.step)
+			if value := child(n, f.key); value != nil {
+				n = value
+			}
+			p.at(n, f.err)
 		}
 	}
 	if len(p.faults) > 0 {
 		return nil, errors.Join(p.faults...)
 	}
+	l.strict = true
 	return &l, nil
 }
 

@@ -202,7 +202,7 @@ type Wait struct {
 }
 
 // Command runs a program in the sandbox, and waits for its end. Its figure is
-// "exit-status"; "ok" is 1 if that is 0.
+// "exit-status", 128+n for one that signal n has ended; "ok" is 1 if that is 0.
 type Command struct {
 	Args []string `json:"args"`
 

@@ -125,8 +125,8 @@ func (s *sandbox) command(ctx context.Context, c *Command) (Figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := Figures{"exit-status": status.Code}
-	if status.Code == 0 {
+	f := Figures{"exit-status": status.ExitCode()}
+	if status.ExitCode() == 0 {
 		f["ok"] = 1
 	}
 	return f, nil

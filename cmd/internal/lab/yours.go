@@ -49,7 +49,7 @@ func (l *Lab) ForServer(args []string) (*Lab, error) {
 func (l *Lab) with(y *Yours, args []string) *Lab {
 	with := *l
 	with.Setup, with.Columns = y.Setup, y.Columns
-	with.Moral = []string{"Where a row is as expected, the program is without the problem under that row's setting."}
+	with.Moral = []string{"Where a row is as expected, the program is without the problem under that row's setting, if it has made connections at all."}
 	if y.Peers != nil {
 		with.Peers = y.Peers
 	}
