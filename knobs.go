@@ -38,18 +38,15 @@ func (s *Sandbox) carriers() map[tcpstate.Leg]knob.Carrier {
 func guestDefaults() []netns.Sysctl {
 	var sysctls []netns.Sysctl
 	for _, s := range knob.GuestDefaults() {
-		sysctls = append(sysctls, netns.Sysctl(s))
+		sysctls = append(sysctls, netns.Sysctl{Name: s.Name, Value: s.Value})
 	}
 	return sysctls
 }
 
 // tune sets the knobs, before the guest starts.
 func (s *Sandbox) tune(cfg *Config) error {
-	if err := s.force.knobs.Apply(); err != nil {
-		return err
-	}
 	s.force.settings.Sysctls = nil
-	undo, err := s.writeSysctls(cfg.Sysctls)
+	undo, err := s.carryOut(s.force.knobs, cfg.Sysctls)
 	if err != nil {
 		return errors.Join(err, undo())
 	}

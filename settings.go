@@ -98,11 +98,7 @@ func (s Settings) bufferBytes() (bytes int) {
 }
 
 func (s Settings) conflicts() []document.Conflict {
-	d := document.Document{TCP: s.Knobs}
-	for _, sysctl := range s.Sysctls {
-		d.Sysctls = append(d.Sysctls, document.Sysctl{Sysctl: sysctl})
-	}
-	return document.Conflicts(d)
+	return document.Conflicts(document.Document{TCP: s.Knobs, Sysctls: s.Sysctls})
 }
 
 // Values are what would hold in a sandbox with these settings, of each knob and
@@ -112,7 +108,7 @@ func (s Settings) Values() ([]knob.Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	return plan.Values(), nil
+	return plan.Values(s.Sysctls), nil
 }
 
 // Notes are what the settings say of themselves: what one might expect of them and
@@ -181,12 +177,13 @@ func (s *Sandbox) Amend(change func(Settings) Settings) ([]knob.Change, error) {
 
 // Set is SetPolicy for some knobs; the others stay as they are, and nothing is
 // returned of them. A setting without a leg takes the place of those of its key on
-// every leg.
+// every leg, and that of a sysctl in Settings.Sysctls that writes the same.
 func (s *Sandbox) Set(settings ...knob.Setting) ([]knob.Change, error) {
 	s.force.mu.Lock()
 	defer s.force.mu.Unlock()
 	next := s.settingsLocked()
-	next.Knobs = document.Document{TCP: settings}.Over(document.Document{TCP: next.Knobs}).TCP
+	amended := document.Document{TCP: settings}.Amending(document.Document{TCP: next.Knobs, Sysctls: next.Sysctls})
+	next.Knobs, next.Sysctls = amended.TCP, amended.Sysctls
 	changes, err := s.setLocked(next)
 	return slices.DeleteFunc(changes, func(c knob.Change) bool {
 		return !slices.ContainsFunc(settings, func(s knob.Setting) bool { return s.Key == c.Key })
@@ -205,10 +202,7 @@ func (s *Sandbox) setLocked(next Settings) ([]knob.Change, error) {
 		return nil, asConfigError([]error{err})
 	}
 	diff, changes := plan.Since(s.force.knobs)
-	undo, err := s.writeSysctls(next.Sysctls)
-	if err == nil {
-		err = diff.Apply()
-	}
+	undo, err := s.carryOut(diff, next.Sysctls)
 	if err != nil {
 		select {
 		case <-s.inside.Done(): // there is nobody left to change anything for
@@ -273,16 +267,26 @@ func nonNil(err error) []error {
 	return []error{err}
 }
 
-// writeSysctls writes those that are not in force yet, and puts back those that
-// no longer are to be. undo takes that back; force.mu is held.
-func (s *Sandbox) writeSysctls(next []knob.Sysctl) (undo func() error, err error) {
+// carryOut puts back the sysctls that no longer are to be, sets the knobs, and writes
+// the sysctls that are not in force yet: what a knob and a sysctl write one after the
+// other has at the end the value of the one that is in force. undo takes that back;
+// force.mu is held.
+func (s *Sandbox) carryOut(knobs *knob.Plan, next []knob.Sysctl) (undo func() error, err error) {
 	ns := s.inside.NS()
 	var done []netns.Sysctl
-	undo = func() (err error) {
-		for i := len(done) - 1; i >= 0; i-- {
-			err = errors.Join(err, ns.SetSysctl(done[i].Name, done[i].Value))
+	var tuned func() error // takes the knobs back
+	before := 0            // of done: what was written before the knobs
+	back := func(list []netns.Sysctl) (err error) {
+		for i := len(list) - 1; i >= 0; i-- {
+			err = errors.Join(err, ns.SetSysctl(list[i].Name, list[i].Value))
 		}
 		return err
+	}
+	undo = func() error {
+		if tuned == nil {
+			return back(done)
+		}
+		return errors.Join(back(done[before:]), tuned(), back(done[:before]))
 	}
 	write := func(name, value string) error {
 		old, err := ns.Sysctl(name)
@@ -306,6 +310,11 @@ func (s *Sandbox) writeSysctls(next []knob.Sysctl) (undo func() error, err error
 			return undo, err
 		}
 	}
+	before = len(done)
+	if err := knobs.Apply(); err != nil {
+		return undo, err
+	}
+	tuned = knobs.Undo
 	for _, sysctl := range next {
 		if old := find(s.force.settings.Sysctls, sysctl.Name); old != nil && old.Value == sysctl.Value {
 			continue

@@ -313,3 +313,59 @@ func TestSetPolicyRoutesIPv6(t *testing.T) {
 		}
 	}
 }
+
+// TestSysctlAndKnob: whether a knob or a sysctl was the last to say what a parameter is,
+// the kernel has that value, and so have Values; what neither says goes back.
+func TestSysctlAndKnob(t *testing.T) {
+	const name = "net.ipv4.tcp_fin_timeout"
+	s := box(t, "wait", tcpbox.Config{
+		Policy:  policy.Policy{Net: policy.NetNone},
+		Sysctls: []knob.Sysctl{{Name: name, Value: "7", Source: "--sysctl"}},
+	})
+	holds := func(what, seconds, source string) {
+		t.Helper()
+		if got, err := s.NS().Sysctl(name); err != nil || got != seconds {
+			t.Errorf("%s: %s is %q, %v; want %s", what, name, got, err, seconds)
+		}
+		values, err := s.Settings().Values()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range values {
+			if v.Key == "fin-timeout" && v.Leg == tcpstate.Guest && (v.Value != seconds+"s" || v.Source != source) {
+				t.Errorf("%s: Values say %s from %s, want %ss from %s", what, v.Value, v.Source, seconds, source)
+			}
+		}
+	}
+	put := func(settings []knob.Setting, sysctls ...knob.Sysctl) {
+		t.Helper()
+		if _, err := s.SetPolicy(tcpbox.Settings{Policy: policy.Policy{Net: policy.NetNone}, Knobs: settings, Sysctls: sysctls}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holds("a sysctl at the start", "7", "--sysctl")
+	if _, err := s.Set(parseSettings(t, "fin-timeout=9s")...); err != nil {
+		t.Fatal(err)
+	}
+	holds("a knob after it", "9", "set")
+	put(nil, knob.Sysctl{Name: name, Value: "5", Source: "box.yaml:3"})
+	holds("a sysctl in the place of the knob", "5", "box.yaml:3")
+	put(parseSettings(t, "guest.fin-timeout=60s"))
+	holds("a knob, at its default, in the place of the sysctl", "60", "set")
+	put(parseSettings(t, "guest.fin-timeout=8s"))
+	holds("a knob alone", "8", "set")
+	put(nil, knob.Sysctl{Name: name, Value: "5"})
+	put(nil)
+	holds("neither", "60", "default")
+
+	// What fails takes both back.
+	put(parseSettings(t, "fin-timeout=9s"))
+	_, err := s.SetPolicy(tcpbox.Settings{
+		Policy:  policy.Policy{Net: policy.NetNone},
+		Sysctls: []knob.Sysctl{{Name: name, Value: "5"}, {Name: "net.ipv4.tcp_sack", Value: "many"}},
+	})
+	if err == nil || !strings.Contains(err.Error(), "nothing was changed") {
+		t.Errorf("a value that the kernel does not take: %v", err)
+	}
+	holds("after what failed", "9", "set")
+}

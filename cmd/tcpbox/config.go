@@ -102,7 +102,6 @@ func printPolicy(f *runFlags, asJSON bool, w io.Writer) error {
 	if err := f.parseWith("config", f.set); err != nil {
 		return err
 	}
-	f.nameSources()
 	settings := control.SettingsOf(f.document)
 	if err := settings.Check(); err != nil {
 		return err
@@ -182,20 +181,6 @@ func printPolicy(f *runFlags, asJSON bool, w io.Writer) error {
 		fmt.Fprintf(w, "note: %s\n", n.Text)
 	}
 	return nil
-}
-
-// nameSources says of what came from flags that it did.
-func (f *runFlags) nameSources() {
-	for i := range f.document.TCP {
-		if f.document.TCP[i].Source == "" {
-			f.document.TCP[i].Source = "--tcp"
-		}
-	}
-	for i := range f.document.Sysctls {
-		if f.document.Sysctls[i].Source == "" {
-			f.document.Sysctls[i].Source = "--sysctl"
-		}
-	}
 }
 
 func dnsInWords(d document.DNS) string {

@@ -94,9 +94,24 @@ func (f *runFlags) settle() error {
 		}
 	}
 	f.fromFile = doc
+	f.nameSources()
 	f.document = f.over.Over(doc)
 	apply(&f.config, f.document)
 	return nil
+}
+
+// nameSources says of what came from flags that it did.
+func (f *runFlags) nameSources() {
+	for i := range f.over.TCP {
+		if f.over.TCP[i].Source == "" {
+			f.over.TCP[i].Source = "--tcp"
+		}
+	}
+	for i := range f.over.Sysctls {
+		if f.over.Sysctls[i].Source == "" {
+			f.over.Sysctls[i].Source = "--sysctl"
+		}
+	}
 }
 
 // apply sets what a document says.
@@ -154,7 +169,7 @@ func (f *runFlags) setPolicy(flag, value string) (taken bool, err error) {
 				return true, usagef("leave one of them out", "%s is set already", s.Name)
 			}
 		}
-		d.Sysctls = append(d.Sysctls, document.Sysctl{Sysctl: s})
+		d.Sysctls = append(d.Sysctls, s)
 	case "fault":
 		rule, err := policy.ParseFault(value)
 		if err != nil {

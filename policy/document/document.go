@@ -29,6 +29,7 @@ package document
 
 import (
 	"net/netip"
+	"slices"
 
 	"tcpbox/policy"
 	"tcpbox/policy/knob"
@@ -49,7 +50,7 @@ type Document struct {
 	// its preset.
 	TCP []knob.Setting
 
-	Sysctls []Sysctl
+	Sysctls []knob.Sysctl // parameters of the guest's network namespace, as they are written
 	Limits  Limits
 	DNS     DNS
 	Faults  []FaultRule // in their order: a packet goes through all of them
@@ -65,12 +66,6 @@ type FaultRule struct {
 type Rule struct {
 	policy.Rule
 	Source string // "box.yaml:5"; empty: nobody knows
-}
-
-// Sysctl is a parameter of the guest's network namespace, as it is written.
-type Sysctl struct {
-	knob.Sysctl
-	Source string
 }
 
 // DNS is what the guest's resolver does with what it does not know.
@@ -116,6 +111,15 @@ func overlay(under, over []knob.Setting) []knob.Setting {
 		}
 	}
 	return append(all, over...)
+}
+
+// Amending is Over for an under that is in force: a parameter of the guest that d sets
+// by a knob is no longer that of a sysctl of under.
+func (d Document) Amending(under Document) Document {
+	under.Sysctls = slices.DeleteFunc(slices.Clone(under.Sysctls), func(s knob.Sysctl) bool {
+		return len(Conflicts(Document{Preset: d.Preset, TCP: d.TCP, Sysctls: []knob.Sysctl{s}})) > 0
+	})
+	return d.Over(under)
 }
 
 // Over returns the document that d laid over under makes: its rules stand in

@@ -75,7 +75,7 @@ func TestParse(t *testing.T) {
 
 // unsourced is d without where it was written, and with values in one form.
 func unsourced(d Document) Document {
-	d.Rules, d.TCP, d.Sysctls = append([]Rule(nil), d.Rules...), append([]knob.Setting(nil), d.TCP...), append([]Sysctl(nil), d.Sysctls...)
+	d.Rules, d.TCP, d.Sysctls = append([]Rule(nil), d.Rules...), append([]knob.Setting(nil), d.TCP...), append([]knob.Sysctl(nil), d.Sysctls...)
 	for i := range d.Rules {
 		d.Rules[i].Source = ""
 	}

@@ -244,7 +244,7 @@ func (p *reader) sysctl(n *node, d *Document) {
 		if !ok {
 			continue
 		}
-		s := knob.Sysctl{Name: k.name, Value: text}
+		s := knob.Sysctl{Name: k.name, Value: text, Source: p.source(k.line)}
 		if err := knob.CheckSysctl(s); err != nil {
 			var fault *knob.Error
 			if errors.As(err, &fault) {
@@ -252,7 +252,7 @@ func (p *reader) sysctl(n *node, d *Document) {
 			}
 			continue
 		}
-		d.Sysctls = append(d.Sysctls, Sysctl{s, p.source(k.line)})
+		d.Sysctls = append(d.Sysctls, s)
 	}
 }
 
@@ -419,6 +419,7 @@ func (p *reader) conflicts(d *Document) {
 // A Conflict is a parameter that a knob sets and a sysctl too.
 type Conflict struct {
 	Sysctl                knob.Sysctl
+	Setting               knob.Setting // of the knob
 	Source, Message, Hint string
 }
 
@@ -437,14 +438,24 @@ func Conflicts(d Document) []Conflict {
 			for _, other := range d.Sysctls {
 				if other.Name == sc.Name {
 					out = append(out, Conflict{
-						Sysctl:  other.Sysctl,
+						Sysctl:  other,
+						Setting: s,
 						Source:  other.Source,
 						Message: fmt.Sprintf("sysctl %s and %s set the same parameter", other.Name, s),
-						Hint:    "leave one of them out",
+						Hint:    "leave one of them out" + asKnob(other),
 					})
 				}
 			}
 		}
 	}
 	return out
+}
+
+// asKnob says how the sysctl is written as a knob.
+func asKnob(sysctl knob.Sysctl) string {
+	s, ok := sysctl.Knob()
+	if !ok {
+		return ""
+	}
+	return "; as a knob the sysctl is " + s.Name() + "=" + s.Canonical()
 }

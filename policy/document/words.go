@@ -51,8 +51,9 @@ func (d *Document) add(word, source string) error {
 		if err != nil {
 			return err
 		}
-		d.Sysctls = slices.DeleteFunc(d.Sysctls, func(old Sysctl) bool { return old.Name == s.Name })
-		d.Sysctls = append(d.Sysctls, Sysctl{s, source})
+		d.Sysctls = slices.DeleteFunc(d.Sysctls, func(old knob.Sysctl) bool { return old.Name == s.Name })
+		s.Source = source
+		d.Sysctls = append(d.Sysctls, s)
 	case find(sections, name) != nil:
 		return &knob.Error{Input: word, Message: name + " is no single value", Hint: "write it into a document, and put that in force with --policy FILE"}
 	default:

@@ -36,8 +36,8 @@ func TestNotes(t *testing.T) {
 		{settings: []string{"time-wait.reuse=on", "timestamps=off"}, want: []string{listeners, noReuse}},
 		{settings: []string{"time-wait.reuse=on", "stack.timestamps=off"}, want: []string{listeners}},
 		{settings: []string{"stack.time-wait.reuse=on", "stack.timestamps=off"}, want: []string{listeners}},
-		{settings: []string{"time-wait.reuse=on"}, sysctls: []Sysctl{{"net.ipv4.tcp_timestamps", "0"}}, want: []string{listeners, noReuse}},
-		{settings: []string{"time-wait.reuse=on"}, sysctls: []Sysctl{{"net.ipv4.tcp_timestamps", "2"}}, want: []string{listeners}},
+		{settings: []string{"time-wait.reuse=on"}, sysctls: []Sysctl{{Name: "net.ipv4.tcp_timestamps", Value: "0"}}, want: []string{listeners, noReuse}},
+		{settings: []string{"time-wait.reuse=on"}, sysctls: []Sysctl{{Name: "net.ipv4.tcp_timestamps", Value: "2"}}, want: []string{listeners}},
 		{settings: []string{"timestamps=off"}, want: []string{noReuse}}, // for the default of reuse is loopback
 		{settings: []string{"timestamps=off", "time-wait.reuse=off"}},
 		{settings: []string{"timestamps=on"}},

@@ -18,6 +18,9 @@ type Error struct {
 // Error returns the source, the input and the message, without the hint, on one
 // line.
 func (e *Error) Error() string {
+	if strings.HasPrefix(e.Source, "--") { // a flag, and what it was given
+		return fmt.Sprintf("knob: %s %q: %s", e.Source, e.Input, e.Message)
+	}
 	if e.Source != "" {
 		return fmt.Sprintf("knob: %s: %q: %s", e.Source, e.Input, e.Message)
 	}

@@ -115,6 +115,10 @@ func (p *Plan) Apply() error {
 	return nil
 }
 
+// Undo takes back what Apply has done, for a plan of Since. For one of Resolve it does
+// nothing.
+func (p *Plan) Undo() error { return undo(p.legs) }
+
 // undo takes back what legs were given.
 func undo(legs []legPlan) (err error) {
 	for _, lp := range legs {

@@ -1,6 +1,7 @@
 package knob
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,8 @@ import (
 type Sysctl struct {
 	Name  string // dotted: "net.ipv4.tcp_fin_timeout"
 	Value string
+
+	Source string // who wrote it, as Setting.Source; empty: not said
 }
 
 // String returns "net.ipv4.tcp_fin_timeout = 5".
@@ -63,23 +66,23 @@ func GuestDefaults() []Sysctl {
 
 func seconds(name string) func(Setting) []Sysctl {
 	return func(s Setting) []Sysctl {
-		return []Sysctl{{name, strconv.FormatInt(int64(s.Duration/time.Second), 10)}}
+		return []Sysctl{{Name: name, Value: strconv.FormatInt(int64(s.Duration/time.Second), 10)}}
 	}
 }
 
 func milliseconds(name string) func(Setting) []Sysctl {
 	return func(s Setting) []Sysctl {
-		return []Sysctl{{name, strconv.FormatInt(s.Duration.Milliseconds(), 10)}}
+		return []Sysctl{{Name: name, Value: strconv.FormatInt(s.Duration.Milliseconds(), 10)}}
 	}
 }
 
 func number(name string) func(Setting) []Sysctl {
-	return func(s Setting) []Sysctl { return []Sysctl{{name, strconv.Itoa(s.Int)}} }
+	return func(s Setting) []Sysctl { return []Sysctl{{Name: name, Value: strconv.Itoa(s.Int)}} }
 }
 
 // words writes for a word what the map has.
 func words(name string, values map[string]string) func(Setting) []Sysctl {
-	return func(s Setting) []Sysctl { return []Sysctl{{name, values[s.Word]}} }
+	return func(s Setting) []Sysctl { return []Sysctl{{Name: name, Value: values[s.Word]}} }
 }
 
 // onOff are the values of the sysctls that are switches.
@@ -104,4 +107,52 @@ func OfSysctl(name string) (Def, bool) {
 		}
 	}
 	return Def{}, false
+}
+
+// Knob returns the setting of the guest's leg that the sysctl is another way to write.
+// There is none for a sysctl of no knob, and for a value that the knob has not.
+func (sc Sysctl) Knob() (Setting, bool) {
+	d, ok := OfSysctl(sc.Name)
+	if !ok {
+		return Setting{}, false
+	}
+	fields := strings.Fields(sc.Value)
+	for _, value := range d.spellings(fields) {
+		s := Setting{Key: d.Key, Leg: tcpstate.Guest}
+		if d.parse(&s, value) != "" || d.Guest.outside(s) != "" {
+			continue
+		}
+		for _, written := range d.sysctls(s) {
+			if written.Name == sc.Name && slices.Equal(strings.Fields(written.Value), fields) {
+				s.Source = sc.Source
+				return s, true
+			}
+		}
+	}
+	return Setting{}, false
+}
+
+// spellings are values of the knob among which is the one that a sysctl with these
+// fields stands for, if there is one.
+func (d Def) spellings(fields []string) []string {
+	value, last := strings.Join(fields, ","), ""
+	if len(fields) > 0 {
+		last = fields[len(fields)-1]
+	}
+	switch d.Type {
+	case Word:
+		return d.Words
+	case Duration:
+		return []string{value + "s", value + "ms", value + "us"}
+	case Range, SizeRange:
+		if len(fields) < 2 {
+			return nil
+		}
+		return []string{fields[len(fields)-2] + "-" + last}
+	case Ports:
+		if len(fields) == 0 {
+			return []string{"none"}
+		}
+	}
+	return []string{value}
 }

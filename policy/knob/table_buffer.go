@@ -83,6 +83,6 @@ var bufferKnobs = []Def{
 // memory is the sysctl of least, first and greatest size.
 func memory(name string) func(Setting) []Sysctl {
 	return func(s Setting) []Sysctl {
-		return []Sysctl{{name, "4096 " + strconv.Itoa(s.Low) + " " + strconv.Itoa(s.Hi)}}
+		return []Sysctl{{Name: name, Value: "4096 " + strconv.Itoa(s.Low) + " " + strconv.Itoa(s.Hi)}}
 	}
 }

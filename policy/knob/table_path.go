@@ -29,7 +29,7 @@ var pathKnobs = []Def{
 			Default:  "the host's default",
 		},
 		sysctls: func(s Setting) []Sysctl {
-			return []Sysctl{{"net.ipv4.tcp_congestion_control", s.Word}}
+			return []Sysctl{{Name: "net.ipv4.tcp_congestion_control", Value: s.Word}}
 		},
 	},
 	{

@@ -32,7 +32,7 @@ var portKnobs = []Def{
 			Default:  "the host's range",
 		},
 		sysctls: func(s Setting) []Sysctl {
-			return []Sysctl{{"net.ipv4.ip_local_port_range", strconv.Itoa(s.Low) + " " + strconv.Itoa(s.Hi)}}
+			return []Sysctl{{Name: "net.ipv4.ip_local_port_range", Value: strconv.Itoa(s.Low) + " " + strconv.Itoa(s.Hi)}}
 		},
 	},
 	{
@@ -55,9 +55,9 @@ var portKnobs = []Def{
 		Upstream: LegDef{Text: "net.ipv4.ip_local_reserved_ports of the host is for the whole host"},
 		sysctls: func(s Setting) []Sysctl {
 			if s.Word == "none" {
-				return []Sysctl{{"net.ipv4.ip_local_reserved_ports", ""}}
+				return []Sysctl{{Name: "net.ipv4.ip_local_reserved_ports", Value: ""}}
 			}
-			return []Sysctl{{"net.ipv4.ip_local_reserved_ports", s.Word}}
+			return []Sysctl{{Name: "net.ipv4.ip_local_reserved_ports", Value: s.Word}}
 		},
 	},
 }

@@ -104,7 +104,11 @@ func OtherChanges(before, now tcpbox.Settings) []Change {
 	}
 	for _, s := range before.Sysctls {
 		if find(now.Sysctls, s.Name) < 0 {
-			note(s.Name, s.Value, "what it was", sysctl)
+			to := "what it was"
+			if c := document.Conflicts(document.Document{TCP: now.Knobs, Sysctls: []knob.Sysctl{s}}); len(c) > 0 {
+				to = "as " + c[0].Setting.String() + " says"
+			}
+			note(s.Name, s.Value, to, sysctl)
 		}
 	}
 	return out
@@ -145,7 +149,7 @@ func (s *Server) set(w http.ResponseWriter, r *http.Request) {
 	}
 	var before, now tcpbox.Settings
 	changes, err := s.box.Amend(func(was tcpbox.Settings) tcpbox.Settings {
-		before, now = was, SettingsOf(over.Over(DocumentOf(was)))
+		before, now = was, SettingsOf(over.Amending(DocumentOf(was)))
 		return now
 	})
 	changes = slices.DeleteFunc(changes, func(c knob.Change) bool { return !asked(c.Key) })
@@ -220,9 +224,7 @@ func SettingsOf(d document.Document) tcpbox.Settings {
 	for _, r := range d.Rules {
 		s.Policy.Rules = append(s.Policy.Rules, r.Rule)
 	}
-	for _, sysctl := range d.Sysctls {
-		s.Sysctls = append(s.Sysctls, sysctl.Sysctl)
-	}
+	s.Sysctls = append(s.Sysctls, d.Sysctls...)
 	for _, f := range d.Faults {
 		s.Faults = append(s.Faults, f.Fault)
 	}
@@ -244,9 +246,7 @@ func DocumentOf(s tcpbox.Settings) document.Document {
 	for _, r := range s.Policy.Rules {
 		d.Rules = append(d.Rules, document.Rule{Rule: r})
 	}
-	for _, sysctl := range s.Sysctls {
-		d.Sysctls = append(d.Sysctls, document.Sysctl{Sysctl: sysctl})
-	}
+	d.Sysctls = append(d.Sysctls, s.Sysctls...)
 	for _, f := range s.Faults {
 		d.Faults = append(d.Faults, document.FaultRule{Fault: f})
 	}
