@@ -3,7 +3,6 @@ package knob
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -64,10 +63,12 @@ func Resolve(settings []Setting, carriers map[tcpstate.Leg]Carrier) (*Plan, erro
 		}
 	}
 	faults = append(faults, refusals(settings, assigned)...)
-	for _, lp := range plan.legs {
-		if err := lp.noPorts(); err != nil {
-			faults = append(faults, err)
-			break // of the next leg it is the same setting, as a rule
+	for _, contradiction := range []func(legPlan) error{legPlan.noPorts, legPlan.noTimeout} {
+		for _, lp := range plan.legs {
+			if err := contradiction(lp); err != nil {
+				faults = append(faults, err)
+				break // of the next leg it is the same setting, as a rule
+			}
 		}
 	}
 	if len(faults) > 0 {
@@ -198,34 +199,6 @@ func (lp *legPlan) ask(assigned []*assignment) error {
 		}
 	}
 	return nil
-}
-
-// noPorts is the fault of a leg that has no port left to connect from.
-func (lp legPlan) noPorts() error {
-	const from, less = "port-range", "reserved-ports"
-	ports, ok := lp.setting(from, lp.leg)
-	reserved, set := lp.setting(less, lp.leg)
-	if !ok || !set {
-		return nil
-	}
-	ranges, _ := PortList(reserved.Word)
-	for port := ports.Low; port <= ports.Hi; {
-		i := slices.IndexFunc(ranges, func(r PortRange) bool { return int(r.Low) <= port && port <= int(r.Hi) })
-		if i < 0 {
-			return nil
-		}
-		port = int(ranges[i].Hi) + 1
-	}
-	fault := &Error{
-		Input:   reserved.String(),
-		Source:  reserved.Source,
-		Message: fmt.Sprintf("it reserves every port of %s=%s, so that nothing can connect", ports.Name(), ports.Canonical()),
-		Hint:    "leave some ports of port-range free",
-	}
-	if _, written := lp.find(less); !written {
-		fault.Input, fault.Source = ports.String(), ports.Source
-	}
-	return fault
 }
 
 // refusals are the faults of settings that named a leg which cannot carry them,

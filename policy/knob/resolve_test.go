@@ -250,6 +250,10 @@ func TestResolveRefuses(t *testing.T) {
 			[]string{"it reserves every port of guest.port-range=32768-60999"},
 		},
 		{
+			"no timeout between the bounds", settings(t, "rto.min=5s", "rto.max=2s"), nil, nil,
+			[]string{`"stack.rto.min=5s": it is more than stack.rto.max=2s`},
+		},
+		{
 			"settings made by hand",
 			[]Setting{{Key: "nothing"}, {Key: "syn-backlog"}, {Key: "fin-timeout", Leg: 9, Duration: 1e9}},
 			nil, nil,
@@ -355,5 +359,18 @@ func TestApplyFails(t *testing.T) {
 	}
 	if len(fakes[tcpstate.Upstream].applied) != 0 {
 		t.Error("Apply went on after a leg failed")
+	}
+}
+
+// Bounds of the retransmission timeout are asked for together on the stack's leg alone.
+func TestPossibleTimeouts(t *testing.T) {
+	for _, texts := range [][]string{
+		{"rto.min=2s", "rto.max=2s"}, {"rto.min=60s"}, {"rto.max=1s"},
+		{"guest.rto.min=5s", "rto.max=2s"}, {"guest.rto.min=5s", "guest.rto.max=2s"},
+		{"rto.min=5s", "stack.rto.min=1s", "rto.max=2s"},
+	} {
+		if err := Possible(settings(t, texts...)); err != nil {
+			t.Errorf("%v: %v", texts, err)
+		}
 	}
 }
