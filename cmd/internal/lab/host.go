@@ -110,6 +110,7 @@ func (e *noHostError) Unwrap() error { return e.err }
 // hostRow is what the runner asks of ServeHost: a lab of one row.
 type hostRow struct {
 	Lab      *Lab          `json:"lab"`
+	Strict   bool          `json:"strict"` // as Lab.strict
 	Guest    []string      `json:"guest,omitempty"`
 	KeepLog  bool          `json:"keep_log,omitempty"`
 	Patience time.Duration `json:"patience,omitempty"`
@@ -135,6 +136,7 @@ func ServeHost(r io.Reader, w io.Writer, stderr *os.File) error {
 	if err := dec.Decode(&ask); err != nil {
 		return fmt.Errorf("lab: read the row: %w", err)
 	}
+	ask.Lab.strict = ask.Strict
 	if err := ask.Lab.Check(); err != nil {
 		return err
 	}
@@ -197,7 +199,7 @@ func (r *Runner) elsewhere(ctx context.Context, l *Lab, row Row) (_ Row, again b
 	one := *l
 	one.Variants = []Variant{*row.Variant}
 	one.Client, one.Server = nil, nil
-	ask := hostRow{Lab: &one, Guest: r.Guest, KeepLog: r.KeepLog, Patience: r.Patience}
+	ask := hostRow{Lab: &one, Strict: one.strict, Guest: r.Guest, KeepLog: r.KeepLog, Patience: r.Patience}
 	var a hostAnswer
 	for _, attr := range namespaces() {
 		if a, err = r.askHost(ctx, &ask, attr); !errors.Is(err, unix.EPERM) {
