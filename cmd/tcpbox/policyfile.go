@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"strconv"
 	"syscall"
 	"time"
 
@@ -23,25 +22,31 @@ const maxFile = 1<<20 + 1
 // readPolicy reads the policy document in a file. Each fault of it is wrong
 // input.
 func readPolicy(path string) (document.Document, error) {
+	data, err := readPolicyFile(path)
+	if err != nil {
+		return document.Document{}, err
+	}
+	return document.Parse(control.FileName(path), data)
+}
+
+// readPolicyFile reads the file that a document is in.
+func readPolicyFile(path string) ([]byte, error) {
 	hint := "it is a policy document; see docs/policy.md"
 	// A FIFO must not make this wait for ever: opened so, it does not wait to be opened,
 	// and can be given a deadline.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return document.Document{}, usagef(hint, "policy %q: %v", path, underlying(err))
+		return nil, usagef(hint, "policy %q: %v", path, underlying(err))
 	}
 	defer f.Close()
 	data, err := readInTime(f, policyPatience)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return document.Document{}, usagef("begin to write to it before, or give a file", "policy %q: nobody has written a document to it within %v", path, policyPatience)
+		return nil, usagef("begin to write to it before, or give a file", "policy %q: nobody has written a document to it within %v", path, policyPatience)
 	}
 	if err != nil {
-		return document.Document{}, usagef(hint, "policy %q: %v", path, underlying(err))
+		return nil, usagef(hint, "policy %q: %v", path, underlying(err))
 	}
-	if quoted := strconv.Quote(path); quoted != `"`+path+`"` {
-		path = quoted // it would disturb a terminal
-	}
-	return document.Parse(path, data)
+	return data, nil
 }
 
 // policyPatience is how long it is waited for who writes to a FIFO.

@@ -83,7 +83,11 @@ func setArguments(args []string) (name string, words []string, err error) {
 // setPolicyFile reads the document before the sandbox is looked for: what is
 // wrong with it is not the sandbox's.
 func setPolicyFile(c *cli.Context, name, path string) (control.ChangesAnswer, error) {
-	d, err := readPolicy(path)
+	text, err := readPolicyFile(path)
+	if err != nil {
+		return control.ChangesAnswer{}, err
+	}
+	d, err := document.Parse(control.FileName(path), text)
 	if err == nil {
 		err = control.SettingsOf(d).Check()
 	}
@@ -94,7 +98,7 @@ func setPolicyFile(c *cli.Context, name, path string) (control.ChangesAnswer, er
 	if err != nil {
 		return control.ChangesAnswer{}, err
 	}
-	return client.SetPolicy(c.Context, d)
+	return client.SetPolicy(c.Context, path, string(text))
 }
 
 // getSettings shows what is in force in a sandbox, of one knob or of all.

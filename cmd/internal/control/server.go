@@ -20,9 +20,10 @@ import (
 
 // Limits of a request.
 const (
-	maxBody     = 64 << 10
-	readTimeout = 5 * time.Second
-	maxGrace    = 10 * time.Minute
+	maxBody       = 64 << 10
+	maxPolicyBody = 2 << 20 // a document of document.Parse's size, each byte of it as \u0000
+	readTimeout   = 5 * time.Second
+	maxGrace      = 10 * time.Minute
 )
 
 // Server answers for one sandbox.
@@ -188,8 +189,11 @@ func (s *Server) stop(w http.ResponseWriter, r *http.Request) {
 func limitBodies(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		limit := int64(maxBody)
-		if r.URL.Path == "/v1/exec" {
+		switch r.URL.Path {
+		case "/v1/exec":
 			limit = maxExecBody
+		case "/v1/policy":
+			limit = maxPolicyBody
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, limit)
 		h.ServeHTTP(w, r)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 
 	"tcpbox"
 	"tcpbox/policy"
@@ -44,10 +46,49 @@ type SetRequest struct {
 	Settings []string `json:"settings"` // as document.ParseWords reads them
 }
 
-// PolicyRequest is the body of POST /v1/policy. What it does not say is set to
-// its default.
+// PolicyRequest is the body of POST /v1/policy, with Document or Text. What it does
+// not say is set to its default.
 type PolicyRequest struct {
-	Document *document.Document `json:"document"`
+	Document *document.Document `json:"document,omitempty"`
+
+	// Text is a document as it is written in the file called File, which is for messages
+	// and for who set what. It may be empty.
+	Text *string `json:"text,omitempty"`
+	File string  `json:"file,omitempty"`
+}
+
+// document is what is asked for.
+func (r PolicyRequest) document() (document.Document, error) {
+	switch {
+	case r.Document != nil && r.Text != nil:
+		return document.Document{}, errors.New("document and text are two policies")
+	case r.Document != nil:
+		return *r.Document, nil
+	case r.Text != nil:
+		return document.Parse(sourceName(r.File), []byte(*r.Text))
+	}
+	return document.Document{}, errors.New("there is no document")
+}
+
+// maxSourceName bounds the name of a file that stands beside every setting of it, in
+// bytes.
+const maxSourceName = 255
+
+// sourceName is FileName of the end of a path that may come from anybody.
+func sourceName(path string) string {
+	if n := len(path) - maxSourceName; n > 0 {
+		path = "..." + strings.ToValidUTF8(path[n:], "")
+	}
+	return FileName(path)
+}
+
+// FileName is path as it may stand in a message: in quotes if it would disturb a
+// terminal.
+func FileName(path string) string {
+	if quoted := strconv.Quote(path); quoted != `"`+path+`"` {
+		return quoted
+	}
+	return path
 }
 
 // ChangesAnswer is the answer to both.
@@ -159,20 +200,21 @@ func (s *Server) set(w http.ResponseWriter, r *http.Request) {
 func (s *Server) policy(w http.ResponseWriter, r *http.Request) {
 	var req PolicyRequest
 	err := read(r, &req)
-	if err == nil && req.Document == nil {
-		err = errors.New("there is no document")
+	var d document.Document
+	if err == nil {
+		d, err = req.document()
 	}
 	if err != nil {
 		refuse(w, http.StatusBadRequest, err, policyBody)
 		return
 	}
-	if d := req.Document.DNS; d.Mode != document.DNSUnsaid || len(d.Hosts) > 0 {
+	if d := d.DNS; d.Mode != document.DNSUnsaid || len(d.Hosts) > 0 {
 		refuse(w, http.StatusBadRequest, errors.New("dns cannot be changed while the sandbox runs"), "leave it out, or start the sandbox again")
 		return
 	}
 	var before, now tcpbox.Settings
 	changes, err := s.box.Amend(func(was tcpbox.Settings) tcpbox.Settings {
-		before, now = was, SettingsOf(*req.Document)
+		before, now = was, SettingsOf(d)
 		return now
 	})
 	s.answerChanges(w, append(ChangesOf(changes), OtherChanges(before, now)...), err, ChangedIn(changes))
@@ -267,10 +309,11 @@ func (c *Client) Set(ctx context.Context, words ...string) (ChangesAnswer, error
 	return out, err
 }
 
-// SetPolicy puts a document in the place of all that is in force.
-func (c *Client) SetPolicy(ctx context.Context, d document.Document) (ChangesAnswer, error) {
+// SetPolicy puts the document that text is, of the file called so, in the place of all
+// that is in force.
+func (c *Client) SetPolicy(ctx context.Context, file, text string) (ChangesAnswer, error) {
 	var out ChangesAnswer
-	err := c.do(ctx, requestTimeout, http.MethodPost, "policy", PolicyRequest{&d}, &out)
+	err := c.do(ctx, requestTimeout, http.MethodPost, "policy", PolicyRequest{Text: &text, File: file}, &out)
 	return out, err
 }
 

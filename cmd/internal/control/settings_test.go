@@ -94,11 +94,33 @@ func TestSettings(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.SetPolicy(t.Context(), d); err != nil {
+	if _, err := c.SetPolicy(t.Context(), "", d.String()); err != nil {
 		t.Errorf("SetPolicy: %v", err)
 	}
 	if got := DocumentOf(box.Settings()).String(); got != d.String() {
 		t.Errorf("SetPolicy of\n%smade\n%s", d, got)
+	}
+
+	// Who set what is the file, however it is called, and the line in it.
+	large := "version: 1\n# " + strings.Repeat("é<", 80<<10) + "\ntcp: {\n  fin-timeout: 5s}\nsysctl: {net.ipv4.tcp_sack: 0}\n"
+	for file, want := range map[string]string{
+		"":                       "line 4",
+		"C.yaml":                 "C.yaml:4",
+		"\x1b[2J.yaml":           `"\x1b[2J.yaml":4`,
+		strings.Repeat("é", 200): "..." + strings.Repeat("é", 127) + ":4",
+	} {
+		if _, err := c.SetPolicy(t.Context(), file, large); err != nil {
+			t.Errorf("SetPolicy of %q: %v", file, err)
+		}
+		now, err := c.Settings(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range now.Knobs {
+			if k.Leg == "guest" && (k.Key == "fin-timeout" && k.Source != want || k.Key == "sack" && k.Source != strings.TrimSuffix(want, "4")+"5") {
+				t.Errorf("%s is %s from %q, want %q", k.Key, k.Value, k.Source, want)
+			}
+		}
 	}
 	if !reflect.DeepEqual(SettingsOf(DocumentOf(box.Settings())), box.Settings()) {
 		t.Errorf("%+v is not what its document says", box.Settings())
@@ -123,6 +145,9 @@ func TestSettings(t *testing.T) {
 		{"policy", `{"document":{}}`, "version is missing"},
 		{"policy", `{"document":null}`, "no document"},
 		{"policy", `{}`, "no document"},
+		{"policy", `{"document":{"version":1},"text":"version: 1"}`, "document and text are two policies"},
+		{"policy", `{"text":"version: 1\nnet: some\n","file":"C.yaml"}`, "C.yaml:2:6: "},
+		{"policy", `{"text":""}`, "there is nothing in it"},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://sandbox/v1/"+row.path, strings.NewReader(row.body))
 		if err != nil {
