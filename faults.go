@@ -77,6 +77,20 @@ func (s *Sandbox) removeFaultLocked(id int) error {
 // Faults returns the faults that are in force, in their order.
 func (s *Sandbox) Faults() []FaultRule { return s.faults.Rules() }
 
+// FaultsSince returns the faults that go when s takes the place of before, and those that
+// come, in their order. One that is to stand behind what was behind it goes and comes again.
+func (s Settings) FaultsSince(before Settings) (gone, come []policy.Fault) {
+	kept := 0
+	for _, f := range before.Faults {
+		if kept < len(s.Faults) && s.Faults[kept] == f {
+			kept++
+		} else {
+			gone = append(gone, f)
+		}
+	}
+	return gone, s.Faults[kept:]
+}
+
 // setFaultsLocked makes next the faults that are in force. Those that stay keep
 // what they hold and have counted, as long as none is to stand before them.
 func (s *Sandbox) setFaultsLocked(next []policy.Fault) {

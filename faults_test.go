@@ -32,6 +32,28 @@ func TestFaultsOfAConfig(t *testing.T) {
 	}
 }
 
+// TestFaultsSince: what goes and what comes is what the sandbox does, which keeps those
+// whose order stays.
+func TestFaultsSince(t *testing.T) {
+	const a, b, c = "loss 1%", "delay 1ms", "drop udp"
+	for _, tt := range []struct{ before, now, gone, come []string }{
+		{nil, nil, nil, nil},
+		{[]string{a, b}, []string{a, b}, nil, nil},
+		{[]string{a}, []string{a, b, b}, nil, []string{b, b}},
+		{[]string{a, b, c}, []string{b}, []string{a, c}, nil},
+		{[]string{a, b}, []string{b, a}, []string{a}, []string{a}},
+		{[]string{a, b, c}, []string{a, c, b}, []string{b}, []string{b}},
+		{[]string{a, a}, []string{a}, []string{a}, nil},
+		{[]string{a}, []string{c}, []string{a}, []string{c}},
+	} {
+		before, now := tcpbox.Settings{Faults: parseFaults(t, tt.before...)}, tcpbox.Settings{Faults: parseFaults(t, tt.now...)}
+		gone, come := now.FaultsSince(before)
+		if !slices.Equal(gone, parseFaults(t, tt.gone...)) || !slices.Equal(come, parseFaults(t, tt.come...)) {
+			t.Errorf("from %v to %v goes %v and comes %v", tt.before, tt.now, gone, come)
+		}
+	}
+}
+
 func parseFaults(t *testing.T, texts ...string) []policy.Fault {
 	t.Helper()
 	var all []policy.Fault

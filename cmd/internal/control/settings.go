@@ -100,7 +100,7 @@ type ChangesAnswer struct {
 
 // Change is what one leg made of a setting.
 type Change struct {
-	Leg      string `json:"leg,omitempty"` // none: it is no knob, but net, a limit or a sysctl
+	Leg      string `json:"leg,omitempty"` // none: it is no knob, but net, a limit, a sysctl or a fault
 	Key      string `json:"key"`
 	From     string `json:"from,omitempty"`
 	To       string `json:"to,omitempty"`
@@ -151,6 +151,13 @@ func OtherChanges(before, now tcpbox.Settings) []Change {
 			}
 			note(s.Name, s.Value, to, sysctl)
 		}
+	}
+	gone, come := now.FaultsSince(before)
+	for _, f := range gone {
+		note("fault", f.String(), "none", "from the next packet on; what it kept back arrives at once")
+	}
+	for _, f := range come {
+		note("fault", "none", f.String(), "from the next packet on")
 	}
 	return out
 }

@@ -100,6 +100,23 @@ func TestSettings(t *testing.T) {
 	if got := DocumentOf(box.Settings()).String(); got != d.String() {
 		t.Errorf("SetPolicy of\n%smade\n%s", d, got)
 	}
+	for _, row := range []struct{ faults, want string }{
+		{"loss 5%, drop udp", "fault: none > loss 5%, fault: none > drop udp"},
+		{"drop udp", "fault: loss 5% > none"},
+		{"drop udp", ""},
+	} {
+		answer, err := c.SetPolicy(t.Context(), "", "version: 1\nfaults: ["+row.faults+"]\n")
+		var lines []string
+		for _, change := range answer.Changes {
+			if change.Key == "fault" {
+				text, _, _ := strings.Cut(change.Line(">"), ": from the next packet on")
+				lines = append(lines, text)
+			}
+		}
+		if got := strings.Join(lines, ", "); err != nil || got != row.want {
+			t.Errorf("SetPolicy to %s tells %q, %v; want %q", row.faults, got, err, row.want)
+		}
+	}
 
 	// Who set what is the file, however it is called, and the line in it.
 	large := "version: 1\n# " + strings.Repeat("é<", 80<<10) + "\ntcp: {\n  fin-timeout: 5s}\nsysctl: {net.ipv4.tcp_sack: 0}\n"
