@@ -15,6 +15,9 @@ import (
 // FaultRule is a fault that is in force, by its number, and what it has done.
 type FaultRule = fault.Rule
 
+// MaxFaults is how many faults a sandbox may have at once.
+const MaxFaults = fault.MaxRules
+
 // ErrNoFault is matched by the error of RemoveFault if there is no fault of that
 // number, and ErrTooManyFaults by that of AddFault if there is no room. AddFault
 // takes what policy.ParseFault returns.

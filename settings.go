@@ -17,7 +17,6 @@ import (
 	"tcpbox/policy/document"
 	"tcpbox/policy/knob"
 	"tcpbox/stack"
-	"tcpbox/stack/fault"
 	"tcpbox/stack/tcpstate"
 	"tcpbox/stack/upstream"
 )
@@ -67,8 +66,8 @@ func (s Settings) Check() error {
 			errs = append(errs, fmt.Errorf("%q is not a fault as policy.ParseFault makes one", f))
 		}
 	}
-	if len(s.Faults) > fault.MaxRules {
-		errs = append(errs, fmt.Errorf("%d faults are more than the %d that there may be", len(s.Faults), fault.MaxRules))
+	if len(s.Faults) > MaxFaults {
+		errs = append(errs, fmt.Errorf("%d faults are more than the %d that there may be", len(s.Faults), MaxFaults))
 	}
 	for _, c := range s.conflicts() {
 		errs = append(errs, &knob.Error{Input: c.Sysctl.Name, Source: c.Source, Message: c.Message, Hint: c.Hint})

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 
@@ -61,6 +62,10 @@ func (s *Server) addFaults(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err, faultsBody)
 		return
 	}
+	if n := len(req.Faults); n > tcpbox.MaxFaults {
+		refuse(w, http.StatusBadRequest, fmt.Errorf("%d faults are more than the %d that there may be", n, tcpbox.MaxFaults), "add fewer; docs/faults.md says how one rule is for many packets")
+		return
+	}
 	var rules []policy.Fault
 	for _, text := range req.Faults {
 		f, err := policy.ParseFault(text)
@@ -81,6 +86,7 @@ func (s *Server) addFaults(w http.ResponseWriter, r *http.Request) {
 			}
 			hint := ""
 			if errors.Is(err, tcpbox.ErrTooManyFaults) {
+				err = fmt.Errorf("%d faults beside the %d in force are more than the %d that there may be", len(rules), len(s.box.Faults()), tcpbox.MaxFaults)
 				hint = `nothing was added; "tcpbox fault rm" makes room`
 			}
 			refuse(w, http.StatusConflict, err, hint)

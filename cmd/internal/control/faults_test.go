@@ -67,11 +67,17 @@ func TestFaults(t *testing.T) {
 
 	// All or none.
 	var remote *RemoteError
-	if _, err := c.AddFaults(t.Context(), rules...); !errors.As(err, &remote) || remote.Status != http.StatusConflict || !strings.Contains(remote.Hint, "fault rm") {
+	if _, err := c.AddFaults(t.Context(), rules...); !errors.As(err, &remote) || remote.Status != http.StatusConflict || !strings.Contains(remote.Hint, "fault rm") || remote.Message != "2 faults beside the 2 in force are more than the 64 that there may be" {
 		t.Errorf("AddFaults = %v", err)
 	}
 	if now, err := c.Faults(t.Context()); err != nil || len(now.Faults) != 2 {
 		t.Errorf("Faults = %+v, %v", now, err)
+	}
+
+	// More than there may be has nothing to do with those that there are.
+	if _, err := c.AddFaults(t.Context(), slices.Repeat(rules[:1], 70)...); !errors.As(err, &remote) || remote.Status != http.StatusBadRequest ||
+		remote.Message != "70 faults are more than the 64 that there may be" || strings.Contains(remote.Hint, "fault rm") {
+		t.Errorf("AddFaults of 70 = %v", err)
 	}
 
 	gone, err := c.RemoveFault(t.Context(), 1)
