@@ -46,7 +46,7 @@ func (d *Document) add(word, source string) error {
 		d.Net = &net
 	case isLimit:
 		return d.Limits.set(limit, value, word)
-	case strings.HasPrefix(name, "net."):
+	case knob.IsSysctl(name):
 		s, err := knob.ParseSysctl(word)
 		if err != nil {
 			return err

@@ -83,3 +83,19 @@ func TestValuesUnderSysctls(t *testing.T) {
 		}
 	}
 }
+
+// TestIsSysctl: no knob, with or without a leg in front, looks like a sysctl.
+func TestIsSysctl(t *testing.T) {
+	for i := range table {
+		for _, name := range []string{table[i].Key, "guest." + table[i].Key} {
+			if IsSysctl(name) {
+				t.Errorf("%s is taken for a sysctl", name)
+			}
+		}
+	}
+	for name, want := range map[string]bool{"kernel.hostname": true, "net.ipv4.tcp_sack": true, "kernel": false, "hostname.kernel": false} {
+		if IsSysctl(name) != want {
+			t.Errorf("IsSysctl(%q) is %v", name, !want)
+		}
+	}
+}

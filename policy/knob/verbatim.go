@@ -1,6 +1,7 @@
 package knob
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -22,6 +23,16 @@ var elsewhere = map[string]string{
 	"ipv4.tcp_ehash_entries":                "a namespace may only read it",
 	"ipv4.tcp_available_congestion_control": "a namespace may only read it",
 	"ipv4.tcp_allowed_congestion_control":   "a namespace may only read it",
+}
+
+// roots are where sysctl(8) finds parameters. No knob begins like one of them.
+var roots = []string{"abi", "crypto", "debug", "dev", "fs", "kernel", "net", "sunrpc", "user", "vm"}
+
+// IsSysctl reports whether a name is that of a sysctl by how it begins, of whatever kind
+// and whether there is one or not.
+func IsSysctl(name string) bool {
+	root, _, ok := strings.Cut(name, ".")
+	return ok && slices.Contains(roots, root)
 }
 
 // CheckSysctl says why a sysctl cannot be written into a network namespace, by
