@@ -365,8 +365,11 @@ func TestApplyFails(t *testing.T) {
 // Bounds of the retransmission timeout are asked for together on the stack's leg alone.
 func TestPossibleTimeouts(t *testing.T) {
 	for _, texts := range [][]string{
-		{"rto.min=2s", "rto.max=2s"}, {"rto.min=60s"}, {"rto.max=1s"},
-		{"guest.rto.min=5s", "rto.max=2s"}, {"guest.rto.min=5s", "guest.rto.max=2s"},
+		{"rto.min=2s", "rto.max=2s"},
+		{"rto.min=60s"},
+		{"rto.max=1s"},
+		{"guest.rto.min=5s", "rto.max=2s"},
+		{"guest.rto.min=5s", "guest.rto.max=2s"},
 		{"rto.min=5s", "stack.rto.min=1s", "rto.max=2s"},
 	} {
 		if err := Possible(settings(t, texts...)); err != nil {
