@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
@@ -201,18 +203,21 @@ func showKnobs(w io.Writer, values []knob.Value, notes bool) error {
 	for i := 0; i+len(tcpstate.Legs()) <= len(values); i += len(tcpstate.Legs()) {
 		of := values[i : i+len(tcpstate.Legs())]
 		fmt.Fprintf(t, "%s", of[0].Key)
-		source := ""
+		var sources []string // of the legs, each once; "default" if nobody has set one
 		for _, v := range of {
 			value := v.Value
 			if !v.Carries {
 				value = "-"
 			}
 			fmt.Fprintf(t, "\t%s", value)
-			if v.Source != "" && (source == "" || source == "default") {
-				source = v.Source
+			if v.Source != "" && v.Source != "default" && !slices.Contains(sources, v.Source) {
+				sources = append(sources, v.Source)
 			}
 		}
-		fmt.Fprintf(t, "\t%s\n", source)
+		if len(sources) == 0 {
+			sources = []string{"default"}
+		}
+		fmt.Fprintf(t, "\t%s\n", strings.Join(sources, ", "))
 	}
 	if err := t.Flush(); err != nil || !notes {
 		return err

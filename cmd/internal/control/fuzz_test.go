@@ -22,6 +22,7 @@ func FuzzRequests(f *testing.F) {
 		{"POST", "/v1/exec", `{"args":["true"]}`},
 		{"GET", "/v1/settings", ""},
 		{"POST", "/v1/set", `{"settings":["fin-timeout=5s","stack.syn-backlog=4"]}`},
+		{"POST", "/v1/policy", `{"text":"version: 1\nnet: some\ntcp: {fin-timeout: 5s}\n","file":"\u001b.yaml"}`},
 		{"POST", "/v1/policy", `{"document":{"version":1,"net":"none","rules":["allow @public"],"tcp":{"fin-timeout":"5s"},"sysctl":{"net.ipv4.tcp_sack":"0"}}}`},
 		{"POST", "/v1/conn/7/rst", ""},
 		{"POST", "/v1/conn/8/thaw", "{}"},
