@@ -46,7 +46,7 @@ func Parse(file string, data []byte) (*Lab, error) {
 	if len(p.faults) == 0 {
 		for _, f := range l.faults() {
 			n := place(root, f.row, f.step)
-			if value := child(n, f.key); value != nil {
+			if value := child(n, f.key); value != nil && f.key != "" {
 				n = value
 			}
 			p.at(n, f.err)
@@ -155,7 +155,9 @@ func (p *parser) fields(n *yaml.Node, v reflect.Value, what string) {
 	known := make(map[string]int)
 	for i := range v.NumField() {
 		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-		known[name] = i
+		if v.Type().Field(i).IsExported() {
+			known[name] = i
+		}
 	}
 	seen := make(map[string]bool)
 	for i := 0; i+1 < len(n.Content); i += 2 {

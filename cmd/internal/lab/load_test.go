@@ -50,6 +50,7 @@ func TestParseSaysWhereTheFaultIs(t *testing.T) {
 		{"- a", "x.yaml:1:1: lab is not a mapping"},
 		{"name: [a]", "x.yaml:1:7: name is not a single value"},
 		{"nam: a", `x.yaml:1:1: lab has no "nam"; did you mean "name"?`},
+		{`"": true`, `x.yaml:1:1: lab has no ""; there are `},
 		{"name: a\nname: b", `x.yaml:2:1: "name" stands there twice`},
 		{head + "        connect: {times: x}", `x.yaml:7:26: times: "x" is not a whole number`},
 		{head + "        open: {at_once: 3}", `x.yaml:7:25: at_once: "3" is not true or false`},
