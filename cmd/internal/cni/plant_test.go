@@ -38,7 +38,7 @@ func (p *plant) id(name string) string { return name + "-" + p.own }
 func long(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("-short")
+		t.Skip("many calls, one after the other, take no part in a short run")
 	}
 }
 

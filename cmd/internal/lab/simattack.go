@@ -108,7 +108,7 @@ func ChallengeACK() Lab {
 				Why:    "They protect from blind RSTs and SYNs. Data whose number is the one that is expected, and whose acknowledgement fits, is read by the program: only encryption protects from that.",
 				Steps: []Step{opened(), act("attack",
 					"guest forges ACK seq=1 ack=1 len=5",
-					`stack reads "XXXXX"`,
+					`stack reads "fffff"`,
 				)},
 				After: Figures{"stack.CLOSED": 0},
 			},

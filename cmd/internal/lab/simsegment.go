@@ -170,7 +170,7 @@ func (p *player) forge(ctx context.Context, s *simStep) error {
 		b.Ack = p.iss[other(s.leg)] + *s.what.ack
 	}
 	if s.what.length != nil {
-		b.Payload = []byte(strings.Repeat("X", int(*s.what.length)))
+		b.Payload = []byte(strings.Repeat("f", int(*s.what.length)))
 	}
 	if s.what.ts != nil {
 		option := binary.BigEndian.AppendUint32([]byte{packet.OptionNop, packet.OptionNop, packet.OptionTimestamps, 10}, p.stamp[s.leg]+*s.what.ts)

@@ -9,9 +9,9 @@ type sourceShare struct {
 	now  map[netip.Prefix]int
 }
 
-// sourceOf is who is counted as one source: an address, and of IPv6 its network of 64
+// originOf is who is counted as one source: an address, and of IPv6 its network of 64
 // bits, of which whoever has one address has all.
-func sourceOf(a netip.Addr) netip.Prefix {
+func originOf(a netip.Addr) netip.Prefix {
 	bits := 64
 	if a = a.Unmap(); a.Is4() {
 		bits = 32
@@ -25,7 +25,7 @@ func sourceOf(a netip.Addr) netip.Prefix {
 
 // full reports whether a source has as many as it may.
 func (s *sourceShare) full(src netip.Addr) bool {
-	return s.most != 0 && s.now[sourceOf(src)] >= s.most
+	return s.most != 0 && s.now[originOf(src)] >= s.most
 }
 
 // take counts one of src, and reports whether leave is to be told of its end.
@@ -36,12 +36,12 @@ func (s *sourceShare) take(src netip.Addr) bool {
 	if s.now == nil {
 		s.now = make(map[netip.Prefix]int)
 	}
-	s.now[sourceOf(src)]++
+	s.now[originOf(src)]++
 	return true
 }
 
 func (s *sourceShare) leave(src netip.Addr) {
-	p := sourceOf(src)
+	p := originOf(src)
 	if s.now[p]--; s.now[p] <= 0 {
 		delete(s.now, p)
 	}
